@@ -50,8 +50,8 @@ class BuildNative(build_ext):
         compiler = os.environ.get("CC", "gcc")
         if shutil.which(compiler) is None:
             raise CompileError(
-                f"the C compiler `{compiler}` was not found: install it (Debian: apt-get install gcc libc6-dev) "
-                "or name another one with CC=…"
+                f"the C compiler `{compiler}` was not found: install it (Debian: apt-get install gcc "
+                "libc6-dev) or name another one with CC=…"
             )
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """How every process of a region writes its log: one line per happening, to standard error.
 
-Owns the format and the levels; it never opens a file (the host agent leads standard error into log/<name>.log)
-and never sees a secret: callers log names and ids, not requests or settings.
+Owns the format and the levels; it never opens a file (the host agent leads standard error into
+log/<name>.log) and never sees a secret: callers log names and ids, not requests or settings.
 
 FORMAT (a line)
     2026-01-31T12:00:00.123Z LEVEL process[pid] module: message key=value …
@@ -18,9 +18,9 @@ LEVEL_VARIABLE = "BOREALIS_LOG_LEVEL"
 
 
 class LineFormatter(logging.Formatter):
-    """Times in UTC with milliseconds; a traceback follows its line, indented, so that lines can be counted."""
+    """UTC times with milliseconds; a traceback follows its line indented: lines can be counted."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def __init__(self, process: str) -> None:
         super().__init__(
@@ -35,7 +35,8 @@ class LineFormatter(logging.Formatter):
 def setup_logging(process: str, level: str | None = None) -> None:
     """Sends this process's log to standard error, at `level` or BOREALIS_LOG_LEVEL or INFO.
 
-    `process` is the name in the lines: "host", "control", "n1", "driver-i3". Calling it again replaces the former.
+    `process` is the name in the lines: "host", "control", "n1", "driver-i3".
+    Calling it again replaces the former.
     """
     chosen = (level or os.environ.get(LEVEL_VARIABLE) or "INFO").upper()
     handler = logging.StreamHandler(sys.stderr)

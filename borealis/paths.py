@@ -154,11 +154,12 @@ class RegionPaths:
         if size > SOCKET_PATH_BYTES_MAX:
             room = SOCKET_PATH_BYTES_MAX - (size - len(bytes(self.root)))
             raise DataFolderError(
-                f"the path of the data folder {self.root} is too long ({len(bytes(self.root))} bytes): the Unix "
-                f"sockets below it allow {room}. Choose a shorter one with --data or BOREALIS_DATA."
+                f"the path of the data folder {self.root} is too long ({len(bytes(self.root))} bytes): the "
+                f"Unix sockets below it allow {room}. Choose a shorter one with --data or BOREALIS_DATA."
             )
         if any(character in str(self.root) for character in "\n\r\"'\\ \t,"):
             raise DataFolderError(
-                f"the path of the data folder {str(self.root)!r} holds a blank, quote, comma or backslash, which "
-                "engine and proxy configurations cannot carry. Choose another one with --data or BOREALIS_DATA."
+                f"the path of the data folder {str(self.root)!r} holds a blank, quote, comma or backslash, "
+                "which engine and proxy configurations cannot carry. Choose another one with --data or "
+                "BOREALIS_DATA."
             )

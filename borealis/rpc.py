@@ -1,8 +1,8 @@
 """Calls between the processes of one machine: JSON lines over a Unix socket, both ways, many in flight.
 
-Owns framing, matching of answers to calls, time-outs and events. It never retries a call and never reconnects:
-the caller knows whether a call may be repeated. Who may connect is decided by the file system: the socket has
-mode 0600 in a folder of mode 0700.
+Owns framing, matching of answers to calls, time-outs and events. It never retries a call and never
+reconnects: the caller knows whether a call may be repeated. Who may connect is decided by the file system:
+the socket has mode 0600.
 
 FORMAT (version 1; each line one JSON object, UTF-8, at most 16 MiB)
     call     {"id": 7, "method": "status", "params": {…}}
@@ -111,7 +111,7 @@ class RpcServer:
         await server.wait_closed()
 
     def broadcast(self, event: str, **data: object) -> None:
-        """Sends an event to every client connected now. Never waits; a client that does not read is cut off."""
+        """Sends an event to every client connected now; never waits: one that does not read is cut off."""
         line = _line({"event": event, "data": data})
         for connection in list(self._connections):
             connection.send(line)
