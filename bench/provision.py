@@ -1,0 +1,43 @@
+"""How long it takes until a cluster with a writer is available, and until a further reader is."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from bench.statistics import show, summary
+from tests.support import processes
+from tests.support.region import PASSWORD, Cluster, Region
+
+
+def available(region: Region, identifier: str) -> bool:
+    """Whether the API calls the instance available."""
+    found = region.rds.describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"]
+    return bool(found[0]["DBInstanceStatus"] == "available")
+
+
+def measure(region: Region, rounds: int = 5) -> dict[str, Any]:
+    """Seconds by step."""
+    figures: dict[str, list[float]] = {"cluster + writer": [], "further reader": []}
+    for n in range(rounds):
+        cluster = Cluster(region, f"prov{n}")
+        start = time.monotonic()
+        region.rds.create_db_cluster(
+            DBClusterIdentifier=cluster.identifier,
+            Engine="aurora-postgresql",
+            MasterUsername="postgres",
+            MasterUserPassword=PASSWORD,
+        )
+        cluster.add_instance(f"prov{n}-1", wait=False)
+        processes.wait_until(lambda n=n: available(region, f"prov{n}-1"), 120, "the writer")
+        cluster.sql("SELECT 1")
+        figures["cluster + writer"].append(time.monotonic() - start)
+        start = time.monotonic()
+        cluster.add_instance(f"prov{n}-2", wait=False)
+        processes.wait_until(lambda n=n: available(region, f"prov{n}-2"), 120, "the reader")
+        cluster.sql("SELECT 1", cluster.instance_conninfo(f"prov{n}-2"))
+        figures["further reader"].append(time.monotonic() - start)
+        cluster.delete()
+    rows = [(what, *(summary(values)[k] for k in ("min", "p50", "max"))) for what, values in figures.items()]
+    show("create → available and answering SQL, s", ("what", "min", "median", "worst"), rows)
+    return figures

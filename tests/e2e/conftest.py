@@ -1,0 +1,35 @@
+"""Fixtures of the end-to-end tests: one region per test module, clusters in it, and the rule that logs
+stay quiet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.region import Cluster, Region
+
+HARMLESS: tuple[str, ...] = ()
+"""Texts of error lines that a module's tests provoke on purpose; a module sets its own `HARMLESS`."""
+
+
+@pytest.fixture(scope="module")
+def region(request: pytest.FixtureRequest) -> Iterator[Region]:
+    """A running region of this module's own; at the end nothing of it may be left."""
+    made = Region(**getattr(request.module, "ENVIRONMENT", {}))
+    try:
+        made.up()
+        yield made
+        allowed = getattr(request.module, "HARMLESS", HARMLESS)
+        loud = made.unexpected_log_lines(allowed)
+        assert not loud, "unexpected errors in the logs:\n" + "\n".join(loud[:40])
+        made.down()
+    finally:
+        made.destroy()
+
+
+@pytest.fixture(scope="module")
+def cluster(region: Region) -> Cluster:
+    """A writer and two readers in three availability zones, shared by the module's tests."""
+    return region.create_cluster()

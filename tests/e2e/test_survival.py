@@ -1,0 +1,105 @@
+"""Kill the helpers, not the engine: control plane, host agent, drivers, proxies. SQL goes on;
+operations are taken up again.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import psycopg
+import pytest
+
+from tests.support import processes
+from tests.support.load import Load
+from tests.support.processes import wait_until
+from tests.support.region import Cluster, Region
+
+HARMLESS = ("connection", "lost", "agent", "driver", "control", "lease")
+
+
+def killed_and_back(region: Region, *needles: str) -> None:
+    """kill -9 the one process whose command line holds `needles`, and wait for its successor."""
+    before = processes.find(str(region.data), *needles)
+    assert before, f"no process: {needles}"
+    processes.send(before, signal.SIGKILL)
+    wait_until(
+        lambda: set(processes.find(str(region.data), *needles)) - set(before), 30, f"{needles} to be back"
+    )
+
+
+def api_answers(region: Region) -> bool:
+    try:
+        region.rds.describe_db_clusters()
+    except Exception:  # any refusal means: not yet
+        return False
+    return True
+
+
+@pytest.mark.parametrize("part", ["borealis.control.main", "borealis.host.main"])
+def test_sql_does_not_notice(region: Region, cluster: Cluster, part: str) -> None:
+    with Load(cluster.conninfo()) as load:
+        wait_until(lambda: load.count > 100, 30, "the load to run")
+        killed_and_back(region, part)
+        rows = load.count
+        wait_until(lambda: load.count > rows + 200, 30, "writes to go on")
+        assert not load.errors
+    wait_until(lambda: api_answers(region), 30, "the API to answer again")
+    cluster.wait_healthy()
+
+
+@pytest.mark.parametrize("role", ["writer", "reader"])
+def test_driver_killed_under_load(region: Region, cluster: Cluster, role: str) -> None:
+    name = cluster.writer if role == "writer" else cluster.readers[0]
+    with Load(cluster.conninfo()) as load:
+        wait_until(lambda: load.count > 100, 30, "the load to run")
+        before = cluster.driver_processes(name)
+        processes.send(before, signal.SIGKILL)
+        rows = load.count
+        wait_until(lambda: load.count > rows + 200, 30, "writes to go on after the driver's death")
+        if role == "reader":
+            assert not load.errors
+        load.stop()
+        assert not load.lost_on(cluster.conninfo())
+    cluster.wait_healthy()
+    wait_until(lambda: not load.lost_on(cluster.instance_conninfo(name)), 30, f"all rows on {name}")
+
+
+def test_control_killed_in_the_middle_of_operations(region: Region, cluster: Cluster) -> None:
+    cluster.add_instance("unhurried", wait=False)
+    killed_and_back(region, "borealis.control.main")
+    wait_until(lambda: api_answers(region), 30, "the API to answer again")
+    cluster.wait_instance("unhurried")
+    writer = cluster.writer
+    region.rds.failover_db_cluster(DBClusterIdentifier=cluster.identifier)
+    killed_and_back(region, "borealis.control.main")
+    wait_until(lambda: api_answers(region), 30, "the API to answer again")
+    wait_until(lambda: cluster.writer != writer, 30, "the failover to be finished")
+    cluster.wait_healthy()
+    cluster.sql("SELECT 1")
+
+
+def test_writer_dies_while_the_control_plane_is_away(region: Region, cluster: Cluster) -> None:
+    writer = cluster.writer
+    engine = cluster.engine_processes(writer)
+    control = processes.find(str(region.data), "borealis.control.main")
+    processes.send(control, signal.SIGKILL)
+    processes.send(engine, signal.SIGKILL)
+    wait_until(lambda: api_answers(region), 30, "the API to answer again")
+    wait_until(lambda: cluster.writer != writer, 30, "another writer")
+    cluster.wait_healthy()
+    cluster.sql("CREATE TABLE IF NOT EXISTS after_all (n int)")
+
+
+def test_proxy_killed(region: Region, cluster: Cluster) -> None:
+    before = processes.find("haproxy", str(region.data))
+    assert before
+    processes.send(before, signal.SIGKILL)
+
+    def reachable() -> bool:
+        try:
+            return bool(cluster.sql("SELECT 1")) and bool(cluster.sql("SELECT 1", cluster.reader_conninfo()))
+        except psycopg.OperationalError:
+            return False
+
+    wait_until(reachable, 30, "the endpoints to be back")
+    assert cluster.sql("SELECT pg_is_in_recovery()") == [(False,)]
