@@ -1,0 +1,482 @@
+"""The protocol between a segment and its clients (drivers, control plane, other segments): messages and
+frames.
+
+Owns the byte format and nothing else: what a message means is said here, what it does is in `segment`,
+`opening`, `shipping`. It never touches a socket.
+
+FORMAT (version 1)
+    frame    u32 length of what follows (at most 16 MiB), u8 kind, payload; all integers big-endian
+    control  the payload is one JSON object whose fields are those of the dataclass; unknown fields are
+    ignored data     APPEND       u64 term, u64 start, u64 vdl, u64 sent_ns, u32 crc32 of the data, data
+             ACK          u64 term, u64 end, u64 sent_ns, u8 flags (bit 0: the segment has subscribers)
+             COMMIT       u64 term, u64 vdl
+             SUBSCRIBE    u64 start
+             DATA         u64 start, u64 log_term, u32 crc32 of the data, data
+             READ         u64 start, u64 end, u64 term, u64 log_term
+             BLOB_PUT, BLOB_DATA   u16 length of a JSON object, the object, bytes
+The first message on a connection is HELLO; requests are answered in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, ClassVar, Self, TypeAlias
+
+from borealis.log.blobs import BlobData as BlobData
+from borealis.log.blobs import BlobInfo as BlobInfo
+from borealis.log.blobs import BlobPut as BlobPut
+from borealis.log.frames import FRAME_BYTES_MAX as FRAME_BYTES_MAX
+from borealis.log.frames import Buffer as Buffer
+from borealis.log.frames import FrameReader as FrameReader
+from borealis.log.frames import Kind as Kind
+from borealis.log.frames import frame as frame
+from borealis.log.history import TermHistory
+from borealis.log.types import NOTHING_COMMITTED, CommitPoint, HistoryError, Lsn, WireError
+
+PROTOCOL_VERSION = 1
+
+_APPEND = struct.Struct(">QQQQI")
+_ACK = struct.Struct(">QQQB")
+_COMMIT = struct.Struct(">QQ")
+_SUBSCRIBE = struct.Struct(">Q")
+_DATA = struct.Struct(">QQI")
+_READ = struct.Struct(">QQQQ")
+
+
+class Purpose(StrEnum):
+    """Why a connection was opened; for limits and for people who read logs. It grants nothing."""
+
+    WRITER = "writer"
+    READER = "reader"
+    CONTROL = "control"
+    GOSSIP = "gossip"
+
+
+class Reason(StrEnum):
+    """Why an APPEND was refused, and what its sender should do."""
+
+    SUPERSEDED = "superseded"
+    """A higher term is promised: the sender is over."""
+    NEW_TERM_FIRST = "new-term-first"
+    """The segment does not know the sender's term: send NEW_TERM, then go on from the end in its reply."""
+    GAP = "gap"
+    """The data starts above the segment's end: go on from `end`, or leave the gap to gossip."""
+    BUSY = "busy"
+    """The segment is repairing itself or cannot write now: try again later."""
+
+
+# -------------------- control messages
+
+
+def _history(value: Any) -> TermHistory:
+    try:
+        return TermHistory.from_json(value)
+    except HistoryError as error:
+        raise WireError(f"a message holds no valid term history: {error}") from error
+
+
+def _point(value: Any) -> CommitPoint:
+    term, lsn = value
+    return CommitPoint(int(term), int(lsn))
+
+
+def _ranges(value: Any) -> tuple[tuple[Lsn, Lsn], ...]:
+    return tuple((int(start), int(end)) for start, end in value)
+
+
+def _blobs(value: Any) -> tuple[BlobInfo, ...]:
+    return tuple(BlobInfo(str(item["name"]), int(item["size"]), str(item["sha256"])) for item in value)
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "int": int,
+    "Lsn": int,
+    "str": str,
+    "bool": bool,
+    "Purpose": Purpose,
+    "Reason": Reason,
+    "TermHistory": _history,
+    "CommitPoint": _point,
+    "tuple[tuple[Lsn, Lsn], ...]": _ranges,
+    "tuple[BlobInfo, ...]": _blobs,
+}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, TermHistory):
+        return value.to_json()
+    if isinstance(value, BlobInfo):
+        return {"name": value.name, "size": value.size, "sha256": value.sha256}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class ControlMessage:
+    """A message whose payload is JSON: rare, and readable on the wire."""
+
+    KIND: ClassVar[Kind]
+
+    def encode(self) -> bytes:
+        body = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return frame(self.KIND, json.dumps(body, separators=(",", ":")).encode())
+
+    @classmethod
+    def decode_payload(cls, payload: Buffer) -> Self:
+        try:
+            body = json.loads(bytes(payload))
+            known = {f.name: _PARSERS[str(f.type)](body[f.name]) for f in fields(cls) if f.name in body}
+            return cls(**known)
+        except WireError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise WireError(f"not a valid {cls.KIND.name}: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(ControlMessage):
+    """Opens a connection to the segment of `volume`."""
+
+    KIND: ClassVar[Kind] = Kind.HELLO
+    volume: str
+    purpose: Purpose
+    version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class HelloReply(ControlMessage):
+    """`exists`: the node has a segment of the volume. Without one, only CREATE and STATUS make sense."""
+
+    KIND: ClassVar[Kind] = Kind.HELLO_REPLY
+    node: str
+    az: str
+    exists: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Error(ControlMessage):
+    """A request that failed for a reason outside the log's rules (storage full, no such blob, ...)."""
+
+    KIND: ClassVar[Kind] = Kind.ERROR
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Create(ControlMessage):
+    """Create a segment with a history of one entry, the seed. Repeating it is harmless."""
+
+    KIND: ClassVar[Kind] = Kind.CREATE
+    volume: str
+    history: TermHistory
+
+
+@dataclass(frozen=True, slots=True)
+class Created(ControlMessage):
+    """The segment exists; `end` is the end of its log, `promised` the term that it is in."""
+
+    KIND: ClassVar[Kind] = Kind.CREATED
+    promised: int = 0
+    end: Lsn = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Drop(ControlMessage):
+    """Remove the segment and all that it holds."""
+
+    KIND: ClassVar[Kind] = Kind.DROP
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped(ControlMessage):
+    KIND: ClassVar[Kind] = Kind.DROPPED
+
+
+@dataclass(frozen=True, slots=True)
+class Status(ControlMessage):
+    """Ask how a segment stands. Changes nothing."""
+
+    KIND: ClassVar[Kind] = Kind.STATUS
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReply(ControlMessage):
+    """What is on the segment's disk: [base, end) of the log, less `corrupt`, in the log that `history`
+    names."""
+
+    KIND: ClassVar[Kind] = Kind.STATUS_REPLY
+    node: str
+    az: str
+    volume: str
+    promised: int
+    history: TermHistory
+    base: Lsn
+    end: Lsn
+    vdl: CommitPoint = NOTHING_COMMITTED
+    bytes_on_disk: int = 0
+    corrupt: tuple[tuple[Lsn, Lsn], ...] = ()
+    blobs: tuple[BlobInfo, ...] = ()
+    subscribers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Vote(ControlMessage):
+    """Promise `term` to `writer`: refuse every lower term from now on."""
+
+    KIND: ClassVar[Kind] = Kind.VOTE
+    term: int
+    writer: str
+
+
+@dataclass(frozen=True, slots=True)
+class VoteReply(ControlMessage):
+    """Granted: `promised` is the term asked for. `history` is cut at `end`, so its last term names the
+    log."""
+
+    KIND: ClassVar[Kind] = Kind.VOTE_REPLY
+    granted: bool
+    promised: int
+    history: TermHistory
+    end: Lsn
+    vdl: CommitPoint = NOTHING_COMMITTED
+
+
+@dataclass(frozen=True, slots=True)
+class NewTerm(ControlMessage):
+    """Take over the leader's history, whose last entry is `term`, and cut the log where it parts from it."""
+
+    KIND: ClassVar[Kind] = Kind.NEW_TERM
+    term: int
+    history: TermHistory
+
+
+@dataclass(frozen=True, slots=True)
+class NewTermReply(ControlMessage):
+    """Ok: the segment's history is the leader's and its log reaches `end`. Else `promised` says why not."""
+
+    KIND: ClassVar[Kind] = Kind.NEW_TERM_REPLY
+    ok: bool
+    promised: int
+    history: TermHistory
+    end: Lsn
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(ControlMessage):
+    """An APPEND was not taken; see Reason."""
+
+    KIND: ClassVar[Kind] = Kind.REFUSED
+    reason: Reason
+    promised: int
+    end: Lsn
+    history: TermHistory
+
+
+@dataclass(frozen=True, slots=True)
+class History(ControlMessage):
+    """To a subscriber: the history of the bytes that follow. It drops its own bytes beyond `agree_until`."""
+
+    KIND: ClassVar[Kind] = Kind.HISTORY
+    history: TermHistory
+
+
+@dataclass(frozen=True, slots=True)
+class BlobOk(ControlMessage):
+    """The piece is stored (`size` bytes so far), or the blob is gone."""
+
+    KIND: ClassVar[Kind] = Kind.BLOB_OK
+    name: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BlobGet(ControlMessage):
+    """Answered with BLOB_DATA: at most `length` bytes of the blob from `offset`."""
+
+    KIND: ClassVar[Kind] = Kind.BLOB_GET
+    name: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobDelete(ControlMessage):
+    KIND: ClassVar[Kind] = Kind.BLOB_DELETE
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trim(ControlMessage):
+    """Log bytes below `below` are not needed any more."""
+
+    KIND: ClassVar[Kind] = Kind.TRIM
+    below: Lsn
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed(ControlMessage):
+    """The log now starts at `base`."""
+
+    KIND: ClassVar[Kind] = Kind.TRIMMED
+    base: Lsn
+
+
+# -------------------- data messages
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """The leader of `term` writes `data` at `start`. Without data it is a heartbeat: acknowledged wherever
+    the segment stands. `vdl` is what is durable by now; `sent_ns` is the sender's clock and comes back in the
+    ACK."""
+
+    KIND: ClassVar[Kind] = Kind.APPEND
+    term: int
+    start: Lsn
+    vdl: Lsn
+    sent_ns: int
+    data: bytes = b""
+
+    def encode(self) -> bytes:
+        head = _APPEND.pack(self.term, self.start, self.vdl, self.sent_ns, zlib.crc32(self.data))
+        return frame(self.KIND, head, self.data)
+
+    @classmethod
+    def decode_payload(cls, payload: Buffer) -> Append:
+        term, start, vdl, sent_ns, crc = _APPEND.unpack_from(payload)
+        data = bytes(payload[_APPEND.size :])
+        _check(cls.KIND, data, crc)
+        return cls(term, start, vdl, sent_ns, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """All bytes below `end` are on the segment's disk, and at that moment it had promised nothing above
+    `term`."""
+
+    KIND: ClassVar[Kind] = Kind.ACK
+    term: int
+    end: Lsn
+    sent_ns: int
+    has_subscribers: bool = False
+
+    def encode(self) -> bytes:
+        return frame(self.KIND, _ACK.pack(self.term, self.end, self.sent_ns, self.has_subscribers))
+
+    @classmethod
+    def decode_payload(cls, payload: Buffer) -> Ack:
+        term, end, sent_ns, flags = _ACK.unpack(payload)
+        return cls(term, end, sent_ns, bool(flags & 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """All bytes below `vdl` in the log of `term` are durable. Not answered."""
+
+    KIND: ClassVar[Kind] = Kind.COMMIT
+    term: int
+    vdl: Lsn
+
+    def encode(self) -> bytes:
+        return frame(self.KIND, _COMMIT.pack(self.term, self.vdl))
+
+    @classmethod
+    def decode_payload(cls, payload: Buffer) -> Commit:
+        return cls(*_COMMIT.unpack(payload))
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Send HISTORY, COMMIT and the log from `start` on, for as long as the connection lives."""
+
+    KIND: ClassVar[Kind] = Kind.SUBSCRIBE
+    start: Lsn
+
+    def encode(self) -> bytes:
+        return frame(self.KIND, _SUBSCRIBE.pack(self.start))
+
+    @classmethod
+    def decode_payload(cls, payload: Buffer) -> Subscribe:
+        return cls(*_SUBSCRIBE.unpack(payload))
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Log bytes from `start`; `log_term` is the newest term of the history they were read under (0: not
+    said)."""
+
+    KIND: ClassVar[Kind] = Kind.DATA
+    start: Lsn
+    data: bytes
+    log_term: int = 0
+
+    def encode(self) -> bytes:
+        return frame(self.KIND, _DATA.pack(self.start, self.log_term, zlib.crc32(self.data)), self.data)
+
+    @classmethod
+    def decode_payload(cls, payload: Buffer) -> Data:
+        start, log_term, crc = _DATA.unpack_from(payload)
+        data = bytes(payload[_DATA.size :])
+        _check(cls.KIND, data, crc)
+        return cls(start, data, log_term)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Answered with DATA from [start, end): shorter, or empty, where the segment does not hold it all.
+
+    `term` not 0: only if the segment still has promised just that term. `log_term` not 0: only if the newest
+    term of its history is still that one, so that bytes planned from an earlier STATUS cannot be another
+    leader's.
+    """
+
+    KIND: ClassVar[Kind] = Kind.READ
+    start: Lsn
+    end: Lsn
+    term: int = 0
+    log_term: int = 0
+
+    def encode(self) -> bytes:
+        return frame(self.KIND, _READ.pack(self.start, self.end, self.term, self.log_term))
+
+    @classmethod
+    def decode_payload(cls, payload: Buffer) -> Read:
+        return cls(*_READ.unpack(payload))
+
+
+def _check(kind: Kind, data: bytes, crc: int) -> None:
+    if zlib.crc32(data) != crc:
+        raise WireError(
+            f"a {kind.name} of {len(data)} bytes was damaged on its way: its checksum does not match"
+        )
+
+
+DataMessage: TypeAlias = Append | Ack | Commit | Subscribe | Data | Read | BlobPut | BlobData
+Message: TypeAlias = ControlMessage | DataMessage
+
+_CLASSES: dict[int, type[Message]] = {
+    cls.KIND: cls
+    for cls in (
+        *(Hello, HelloReply, Error, Create, Created, Drop, Dropped, Status, StatusReply, Vote, VoteReply),
+        *(NewTerm, NewTermReply, Append, Ack, Refused, Commit, Subscribe, History, Data, Read),
+        *(BlobPut, BlobOk, BlobData, BlobGet, BlobDelete, Trim, Trimmed),
+    )
+}
+
+
+def decode(kind: int, payload: Buffer) -> Message:
+    """The message of a frame. Raises WireError when there is no such kind or the payload is not of its
+    form."""
+    cls = _CLASSES.get(kind)
+    if cls is None:
+        raise WireError(f"there is no message of kind {kind} in protocol version {PROTOCOL_VERSION}")
+    try:
+        return cls.decode_payload(payload)
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise WireError(f"not a valid {Kind(kind).name}: {error!r}") from error
