@@ -19,24 +19,60 @@ The first message on a connection is HELLO; requests are answered in the order i
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from enum import StrEnum
-from typing import Any, ClassVar, Self, TypeAlias
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
 
-from borealis.log.blobs import BlobData as BlobData
-from borealis.log.blobs import BlobInfo as BlobInfo
-from borealis.log.blobs import BlobPut as BlobPut
-from borealis.log.frames import FRAME_BYTES_MAX as FRAME_BYTES_MAX
-from borealis.log.frames import Buffer as Buffer
-from borealis.log.frames import FrameReader as FrameReader
-from borealis.log.frames import Kind as Kind
-from borealis.log.frames import frame as frame
+from borealis.log.blobs import BlobData, BlobInfo, BlobPut
+from borealis.log.codec import ControlMessage, Purpose, Reason
+from borealis.log.frames import FRAME_BYTES_MAX, Buffer, FrameReader, Kind, frame
 from borealis.log.history import TermHistory
-from borealis.log.types import NOTHING_COMMITTED, CommitPoint, HistoryError, Lsn, WireError
+from borealis.log.types import NOTHING_COMMITTED, CommitPoint, Lsn, WireError
+
+__all__ = [
+    "FRAME_BYTES_MAX",
+    "PROTOCOL_VERSION",
+    "Ack",
+    "Append",
+    "BlobData",
+    "BlobDelete",
+    "BlobGet",
+    "BlobInfo",
+    "BlobOk",
+    "BlobPut",
+    "Buffer",
+    "Commit",
+    "ControlMessage",
+    "Create",
+    "Created",
+    "Data",
+    "DataMessage",
+    "Drop",
+    "Dropped",
+    "Error",
+    "FrameReader",
+    "Hello",
+    "HelloReply",
+    "History",
+    "Kind",
+    "Message",
+    "NewTerm",
+    "NewTermReply",
+    "Purpose",
+    "Read",
+    "Reason",
+    "Refused",
+    "Status",
+    "StatusReply",
+    "Subscribe",
+    "Trim",
+    "Trimmed",
+    "Vote",
+    "VoteReply",
+    "decode",
+    "frame",
+]
 
 PROTOCOL_VERSION = 1
 
@@ -48,95 +84,7 @@ _DATA = struct.Struct(">QQI")
 _READ = struct.Struct(">QQQQ")
 
 
-class Purpose(StrEnum):
-    """Why a connection was opened; for limits and for people who read logs. It grants nothing."""
-
-    WRITER = "writer"
-    READER = "reader"
-    CONTROL = "control"
-    GOSSIP = "gossip"
-
-
-class Reason(StrEnum):
-    """Why an APPEND was refused, and what its sender should do."""
-
-    SUPERSEDED = "superseded"
-    """A higher term is promised: the sender is over."""
-    NEW_TERM_FIRST = "new-term-first"
-    """The segment does not know the sender's term: send NEW_TERM, then go on from the end in its reply."""
-    GAP = "gap"
-    """The data starts above the segment's end: go on from `end`, or leave the gap to gossip."""
-    BUSY = "busy"
-    """The segment is repairing itself or cannot write now: try again later."""
-
-
 # -------------------- control messages
-
-
-def _history(value: Any) -> TermHistory:
-    try:
-        return TermHistory.from_json(value)
-    except HistoryError as error:
-        raise WireError(f"a message holds no valid term history: {error}") from error
-
-
-def _point(value: Any) -> CommitPoint:
-    term, lsn = value
-    return CommitPoint(int(term), int(lsn))
-
-
-def _ranges(value: Any) -> tuple[tuple[Lsn, Lsn], ...]:
-    return tuple((int(start), int(end)) for start, end in value)
-
-
-def _blobs(value: Any) -> tuple[BlobInfo, ...]:
-    return tuple(BlobInfo(str(item["name"]), int(item["size"]), str(item["sha256"])) for item in value)
-
-
-_PARSERS: dict[str, Callable[[Any], Any]] = {
-    "int": int,
-    "Lsn": int,
-    "str": str,
-    "bool": bool,
-    "Purpose": Purpose,
-    "Reason": Reason,
-    "TermHistory": _history,
-    "CommitPoint": _point,
-    "tuple[tuple[Lsn, Lsn], ...]": _ranges,
-    "tuple[BlobInfo, ...]": _blobs,
-}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, TermHistory):
-        return value.to_json()
-    if isinstance(value, BlobInfo):
-        return {"name": value.name, "size": value.size, "sha256": value.sha256}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class ControlMessage:
-    """A message whose payload is JSON: rare, and readable on the wire."""
-
-    KIND: ClassVar[Kind]
-
-    def encode(self) -> bytes:
-        body = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-        return frame(self.KIND, json.dumps(body, separators=(",", ":")).encode())
-
-    @classmethod
-    def decode_payload(cls, payload: Buffer) -> Self:
-        try:
-            body = json.loads(bytes(payload))
-            known = {f.name: _PARSERS[str(f.type)](body[f.name]) for f in fields(cls) if f.name in body}
-            return cls(**known)
-        except WireError:
-            raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise WireError(f"not a valid {cls.KIND.name}: {error!r}") from error
 
 
 @dataclass(frozen=True, slots=True)
