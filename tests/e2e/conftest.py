@@ -5,6 +5,7 @@ stay quiet.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,15 @@ from tests.support.region import Cluster, Region
 
 HARMLESS: tuple[str, ...] = ()
 """Texts of error lines that a module's tests provoke on purpose; a module sets its own `HARMLESS`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one module, which share a region, in one worker and in their order."""
+    here = str(Path(__file__).parent)
+    for item in items:
+        if str(item.path).startswith(here):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.e2e)
 
 
 @pytest.fixture(scope="module")
