@@ -106,10 +106,11 @@ class Volume(Part, frozen=True, kw_only=True):
     start_lsn: int = 0
     term: int = 0  # the highest term ever handed out for it
     writer_term: int = 0  # the term that the present writer holds
+    writer_incarnation: str = ""  # which life of the cluster's writer instance holds it
     timeline: int = 1
     images: tuple[Image, ...] = ()
     image_job: ImageJob | None = None
-    dropped: bool = False
+    garbage: tuple[str, ...] = ()  # volume ids of attempts that came to nothing, still to be dropped
 
 
 class EndpointAddresses(Part, frozen=True, kw_only=True):
@@ -218,7 +219,6 @@ class Incarnation(Part, frozen=True, kw_only=True):
     engine_version: str = ""
     port: int = 0
     boot_id: str = ""  # a directory made before the machine's last start is not trusted
-    engine_start: int = 0  # number of engine starts in this directory (part of the process name)
     created_at: datetime = msgspec.field(default_factory=now_utc)
 
 
@@ -280,8 +280,6 @@ class Instance(Record, frozen=True, kw_only=True):
     address: str = ""  # loopback address, "" until allocated
     incarnation: Incarnation | None = None
     retired: tuple[str, ...] = ()  # incarnations still to be swept away
-    failures: int = 0  # starts that failed in a row
-    retry_at: datetime | None = None  # no further start before this time
     pending: InstancePending = InstancePending()
     apply_pending: bool = False
     reboot: RebootRequest | None = None

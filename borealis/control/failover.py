@@ -1,0 +1,83 @@
+"""Who becomes writer, and when the present writer is given up. Pure decisions, no I/O.
+
+Invariant: nothing here makes anybody a writer. Safety hangs on the terms alone; a wrong decision costs
+availability, never data. The rules:
+ - a writer at its end (engine gone, driver fenced) is replaced at once;
+ - a silent one after the lease, and only while a write quorum of nodes is reachable: without one no other
+   writer could be opened either, and its sessions only wait;
+ - the reader with the best promotion tier, then with the most log; after five failed tries tiers do not count;
+ - a writer that a user reboots stays the writer, unless it does not come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from borealis.control.records import Instance
+from borealis.control.settings import PROMOTION_TRIES_BY_TIER
+from borealis.control.states import Want
+from borealis.control.view import View
+
+REBOOT_TRIES = 2
+"""After this many failed starts of a rebooting writer any reader may take over."""
+
+
+def writer_hung(view: View) -> bool:
+    """The writer lives, but was not heard of for longer than its lease, and another one could be opened."""
+    writer = view.live_writer
+    return writer is not None and view.of(writer).silent_for > view.lease_seconds and view.volume.writable
+
+
+def writer_needed(view: View) -> bool:
+    """There is no writer that could be kept."""
+    return view.live_writer is None or writer_hung(view)
+
+
+def candidates(view: View) -> list[Instance]:
+    """Instances that could be opened as writer now, best first. The live writer is not among them."""
+    live = view.live_writer
+    found = [
+        instance
+        for instance in view.instances
+        if instance.want is Want.RUNNING and view.healthy(instance) and instance is not live
+    ]
+    by_tier = view.cluster.failed_attempts < PROMOTION_TRIES_BY_TIER
+
+    def rank(instance: Instance) -> tuple[bool, int, int, str]:
+        incarnation = instance.incarnation.id if instance.incarnation else ""
+        return (
+            incarnation in view.avoid,
+            instance.promotion_tier if by_tier else 0,
+            -view.of(instance).log_position,
+            instance.identifier,
+        )
+
+    return sorted(found, key=rank)
+
+
+def choose_writer(view: View) -> Instance | None:
+    """The instance to open now in place of a lost writer; None: nobody, or the writer is on its way back."""
+    rebooting = writer_rebooting(view)
+    able = candidates(view)
+    if rebooting is not None:
+        able = [instance for instance in able if instance.key == rebooting.key]
+    return able[0] if able else None
+
+
+def writer_rebooting(view: View) -> Instance | None:
+    """The writer, while a user's reboot (or change of class) is to bring it back as writer."""
+    writer = view.writer
+    if writer is None or writer.reboot is None or writer.want is not Want.RUNNING:
+        return None
+    return writer if view.failures.get(f"instance {writer.key}", 0) < REBOOT_TRIES else None
+
+
+def planned_target(view: View) -> Instance | None:
+    """Who takes over in a failover that a user asked for; None: nobody who was asked for is able."""
+    request = view.cluster.failover
+    if request is None:
+        return None
+    able: Collection[Instance] = candidates(view)
+    if request.target is not None:
+        able = [instance for instance in able if instance.key == request.target]
+    return next(iter(able), None)
