@@ -17,30 +17,11 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 NATIVE = Path("native")
-COMPILE_FLAGS = [
-    "-std=gnu11",
-    "-O2",
-    "-g",
-    "-fPIC",
-    "-shared",
-    "-pthread",
-    "-Wall",
-    "-Wextra",
-    "-fvisibility=hidden",
-]
-# Library name → the sources that it is made of.
-LIBRARIES = {
-    "libborealis_volume": ["logdevice*.c"],
-    "libborealis_native": ["walscan*.c"],
-}
-
-
-def sources_of(patterns: list[str]) -> list[str]:
-    return sorted(str(path) for pattern in patterns for path in NATIVE.glob(pattern))
+LIBRARIES = ("libborealis_volume", "libborealis_native")
 
 
 class BuildNative(build_ext):
-    """Compiles each library with one call of the compiler, without Python's own flags."""
+    """Runs native/Makefile, which alone knows sources and flags, once for both libraries."""
 
     def get_ext_filename(self, fullname: str) -> str:
         # A plain `name.so`: the name must not change with the version of Python.
@@ -48,30 +29,31 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         compiler = os.environ.get("CC", "gcc")
-        if shutil.which(compiler) is None:
-            raise CompileError(
-                f"the C compiler `{compiler}` was not found: install it (Debian: apt-get install gcc "
-                "libc6-dev) or name another one with CC=…"
-            )
-        target = Path(self.get_ext_fullpath(ext.name))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside and renamed: a running engine may have the old library mapped.
-        fresh = target.with_suffix(f".{os.getpid()}.tmp")
-        extra = os.environ.get("CFLAGS", "").split()
-        command = [compiler, *COMPILE_FLAGS, *extra, "-o", str(fresh), *ext.sources, "-ldl"]
-        print("building", target.name, "from", " ".join(ext.sources))
+        for program in ("make", compiler):
+            if shutil.which(program) is None:
+                raise CompileError(
+                    f"`{program}` was not found: install it (Debian: apt-get install make gcc libc6-dev); "
+                    "CC=… names another compiler"
+                )
+        target = Path(self.get_ext_fullpath(ext.name)).absolute()
+        command = [
+            "make",
+            "--no-print-directory",
+            "-C",
+            str(NATIVE),
+            f"CC={compiler}",
+            f"OUT={target.parent}",
+        ]
         try:
-            subprocess.run(command, check=True)
+            subprocess.run([*command, str(target)], check=True)
         except subprocess.CalledProcessError as error:
             raise CompileError(f"compiling {target.name} failed (exit code {error.returncode})") from error
-        fresh.replace(target)
 
 
 setup(
     ext_modules=[
-        Extension(f"borealis._native.{name}", sources_of(patterns))
-        for name, patterns in LIBRARIES.items()
-        if sources_of(patterns)
+        Extension(f"borealis._native.{name}", sorted(str(path) for path in NATIVE.glob("*.c")))
+        for name in LIBRARIES
     ],
     cmdclass={"build_ext": BuildNative},
 )
