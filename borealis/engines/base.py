@@ -86,7 +86,9 @@ class RunAs:
         try:
             entry = pwd.getpwnam(user)
         except KeyError:
-            raise EngineError(f"user {user!r} does not exist; create it or configure another engine user") from None
+            raise EngineError(
+                f"user {user!r} does not exist; create it or configure another engine user"
+            ) from None
         return cls(user, entry.pw_uid, entry.pw_gid)
 
     @classmethod
@@ -147,7 +149,8 @@ class InstanceSettings:
     listen_address: str
     port: int
     socket_dir: Path
-    """Where the engine's own Unix socket lies: 0700 of the engine's user, the only way in for the administrator."""
+    """Where the engine's own Unix socket lies: 0700 of the engine's user, the only way in for the
+    administrator."""
     upstream_dir: Path
     """Where the driver's `ReaderServer` listens, a Unix socket with the same port number in its name."""
     shm: Path
@@ -229,17 +232,13 @@ class ReaderProgress(NamedTuple):
 
 # ----------------------------------------------------------------------------- the log
 class ScanResult(NamedTuple):
-    """How far a piece of log may be shipped. The larger of the two is the place to cut."""
+    """How far a piece of log may be shipped: up to the larger of the two. 0: none seen yet."""
 
     record_end: Lsn
-    """End of the last record (group) that is whole and verified."""
+    """End (with its alignment) of the last record or group that is whole and verified."""
     boundary: Lsn
     """Highest position at which a reader may be cut off although a record goes on there (PostgreSQL: a
     page boundary below which nothing will change any more); never above the limit of the scan."""
-
-    @property
-    def end(self) -> Lsn:
-        return max(self.record_end, self.boundary)
 
 
 class LogScanner(Protocol):
@@ -250,13 +249,15 @@ class LogScanner(Protocol):
 
     @property
     def position(self) -> Lsn:
-        """End of the last whole record (or the place the scan began). Later scans must begin at or below it."""
+        """The log is settled up to here, and may be given away; bytes below are not needed again. The place
+        where the scan began, or a record end or boundary since."""
 
-    def scan(self, data: bytes, start: Lsn, limit: Lsn) -> ScanResult:
-        """Go on through `data`, the log from `start` (a page boundary at or below `position`).
+    def scan(self, data: bytes | memoryview, start: Lsn, limit: Lsn) -> ScanResult:
+        """Go on through `data`, the log from `start` (at or below `position`).
 
-        `limit`: how far the log is known to be written; bytes at or above it are never looked at. The last
-        page below `limit` may still change, except for whole records. Nothing new: the last result again.
+        `limit`: the end of the last page known to be written when `data` was read; nothing at or above it is
+        looked at. The last page below it may still change, except for whole records. Nothing new: the last
+        result again. Raises EngineError when `data` does not hold `position`.
         """
 
 
@@ -344,7 +345,8 @@ class EngineSession(ABC):
 
     @abstractmethod
     async def probe(self, timeout: float = 5.0) -> EngineState:
-        """Make a *new* connection, run a query. Never raises for an engine that is down: says so in the state."""
+        """Make a *new* connection, run a query. Never raises for an engine that is down: says so in the
+        state."""
 
     @abstractmethod
     async def positions(self) -> EngineState:
@@ -352,18 +354,19 @@ class EngineSession(ABC):
 
     @abstractmethod
     async def wait_ready(self, timeout: float = 60.0) -> EngineState:
-        """Wait until queries are answered. Raises EngineTimeout; EngineUnavailable when the process has ended."""
+        """Wait until queries are answered. Raises EngineTimeout; EngineUnavailable when the process has
+        ended."""
 
     @abstractmethod
     async def wait_replayed(self, lsn: Lsn, timeout: float = 30.0) -> Lsn:
-        """Wait until the log is replayed to `lsn` as far as it holds whole records. Returns the replay position,
-        which may lie below `lsn` when `lsn` is not a record end: the engine has then received all of it.
-        Raises EngineTimeout."""
+        """Wait until the log is replayed to `lsn` as far as it holds whole records. Returns the replay
+        position, which may lie below `lsn` when `lsn` is not a record end: the engine has then received all
+        of it. Raises EngineTimeout."""
 
     @abstractmethod
     async def request_promote(self) -> None:
-        """Tell a reader to become a writer. Returns at once: with the log device on, the engine now begins its
-        timeline and then waits in its first log sync until the term is open."""
+        """Tell a reader to become a writer. Returns at once: with the log device on, the engine now begins
+        its timeline and then waits in its first log sync until the term is open."""
 
     @abstractmethod
     async def promoted_timeline(self, after: int, timeout: float = 10.0) -> TimelineSwitch:
@@ -375,7 +378,8 @@ class EngineSession(ABC):
 
     @abstractmethod
     async def canary(self) -> Lsn:
-        """Write a tiny committed record and return where it ends: proof that commits go through the volume."""
+        """Write a tiny committed record and return where it ends: proof that commits go through the
+        volume."""
 
     @abstractmethod
     async def check_settings(self) -> None:
@@ -400,9 +404,9 @@ class EngineSession(ABC):
 
     @abstractmethod
     def write_topology(self, topology: Mapping[str, object]) -> None:
-        """Write what the cluster looks like to where the engine's SQL functions read it; atomic. Keys: `members`:
-        list of {instance_id, role: "writer"|"reader", lag_ms, replay_lsn, cpu, updated_at (unix s), feedback_xmin,
-        ...}; unknown ones are ignored."""
+        """Write what the cluster looks like to where the engine's SQL functions read it; atomic. Keys:
+        `members`: list of {instance_id, role: "writer"|"reader", lag_ms, replay_lsn, cpu, updated_at (unix
+        s), feedback_xmin, ...}; unknown ones are ignored."""
 
     @abstractmethod
     def process_id(self) -> int | None:
@@ -433,14 +437,14 @@ class Engine(ABC):
     def bootstrap(
         self, version: EngineVersion, directory: Path, user: RunAs | None, spec: BootstrapSpec
     ) -> VolumeSeed:
-        """Make the base image of a new volume in `directory` (made; must not exist or be empty) and return the log
-        that it needs. Blocking, about a second: call it in a thread. `user`: who the engine runs as when we are
-        root. Raises EngineError; leaves nothing behind then."""
+        """Make the base image of a new volume in `directory` (made; must not exist or be empty) and return
+        the log that it needs. Blocking, about a second: call it in a thread. `user`: who the engine runs as
+        when we are root. Raises EngineError; leaves nothing behind then."""
 
     @abstractmethod
     def prepare(self, version: EngineVersion, data_dir: Path, settings: InstanceSettings) -> None:
-        """Configure a fresh copy of an image to run as this instance. Files that it makes belong to the owner of
-        `data_dir`. Can be repeated. Raises EngineError for settings that cannot be had."""
+        """Configure a fresh copy of an image to run as this instance. Files that it makes belong to the owner
+        of `data_dir`. Can be repeated. Raises EngineError for settings that cannot be had."""
 
     @abstractmethod
     def start_command(self, version: EngineVersion, data_dir: Path, settings: InstanceSettings) -> Command:
@@ -453,7 +457,8 @@ class Engine(ABC):
 
     @abstractmethod
     def image_position(self, version: EngineVersion, data_dir: Path) -> Lsn:
-        """From where on an image needs the log (start of a log file, so a little below what it has applied)."""
+        """From where on an image needs the log (start of a log file, so a little below what it has
+        applied)."""
 
     @abstractmethod
     def session(self, version: EngineVersion, data_dir: Path, settings: InstanceSettings) -> EngineSession:
@@ -468,7 +473,8 @@ class Engine(ABC):
         on_feedback: Callable[[Feedback], None] | None = None,
         on_progress: Callable[[ReaderProgress], None] | None = None,
     ) -> ReaderServer:
-        """The primary that the engine follows, at `settings.upstream_dir`. Callbacks run on the event loop."""
+        """The primary that the engine follows, at `settings.upstream_dir`. Callbacks run on the event
+        loop."""
 
     @abstractmethod
     def log_scanner(self, position: Lsn, timeline: int) -> LogScanner:

@@ -37,7 +37,8 @@ def installed_versions() -> tuple[EngineVersion, ...]:
 
 
 def find_version(engine: str, version: str | None = None) -> EngineVersion:
-    """The installed version asked for: exact ("15.20"), or the newest of a major ("15"), or the newest of all.
+    """The installed version asked for: exact ("15.20"), or the newest of a major ("15"), or the newest of
+    all.
 
     Raises EngineNotFound, naming what is there.
     """
