@@ -1,7 +1,7 @@
 """Control messages: dataclasses whose payload on the wire is one JSON object.
 
-Owns the translation between the fields of such a message and JSON, and the enumerations used in them. The messages
-are in `wire`.
+Owns the translation between the fields of such a message and JSON, and the enumerations used in them. The
+messages are in `wire`.
 """
 
 from __future__ import annotations
