@@ -309,7 +309,7 @@ class WalSender:
             if reply:
                 self.keepalive()
         elif kind == b"h" and len(body) == m.STANDBY_FEEDBACK.size:
-            _, xmin, epoch, catalog_xmin, catalog_epoch = m.STANDBY_FEEDBACK.unpack(body)
+            _, _, xmin, epoch, catalog_xmin, catalog_epoch = m.STANDBY_FEEDBACK.unpack(body)
             if self._on_feedback is not None:
                 self._on_feedback(
                     Feedback(

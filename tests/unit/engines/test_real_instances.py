@@ -1,0 +1,239 @@
+"""Real PostgreSQL fed by our reader server: a reader answers, is promoted, others follow its new timeline."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+
+from borealis.engines.base import Feedback, InstanceSettings, ReaderProgress, UnsafeSettings
+from borealis.engines.postgres.walscan import WalScanner
+
+from .memory_feed import MemoryFeed
+from .real import Instance, Workshop, replace
+
+
+class Served:
+    """An instance with the server that it follows and the session that drives it."""
+
+    def __init__(self, workshop: Workshop, name: str, feed: MemoryFeed, settings: InstanceSettings | None = None):
+        self.workshop = workshop
+        self.feed = feed
+        self.settings = settings or workshop.settings(name)
+        self.feedback: list[Feedback] = []
+        self.progress: list[ReaderProgress] = []
+        self.server = workshop.engine.reader_server(
+            workshop.version, self.settings, feed, self.feedback.append, self.progress.append
+        )
+        self.instance: Instance
+        self.session = workshop.engine.session(
+            workshop.version, self.settings.socket_dir / "data", self.settings
+        )
+
+    async def __aenter__(self) -> Served:
+        await self.server.start()
+        self.instance = self.workshop.start(self.settings)
+        try:
+            await self.session.wait_ready(20)
+        except BaseException:
+            print(self.instance.log_text)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()
+        await self.server.close()
+        self.instance.stop()
+
+    async def promote(self) -> None:
+        """Promote at the end of the feed, and put the new timeline into it."""
+        old = max(self.feed.timelines)
+        await self.session.wait_replayed(self.feed.vdl)
+        await self.session.request_promote()
+        switch = await self.session.promoted_timeline(old)
+        await self.session.wait_writable()
+        self.feed.cut(min(switch.lsn, self.feed.end))
+        self.feed.log += bytes(switch.lsn - self.feed.end)
+        self.feed.begin_timeline(switch.timeline, switch.lsn, switch.history)
+
+    def ship(self, timeline: int) -> None:
+        """Take the writer's new log into the feed, as far as its records are whole."""
+        scanner = WalScanner(self.feed.end, timeline)
+        page = self.feed.end - self.feed.end % 8192
+        data = self.workshop.engine.log_read(self.instance.data_dir, timeline, page, page + (4 << 20))
+        end = scanner.scan(data, page, page + len(data)).record_end
+        if end > self.feed.end:
+            self.feed.append(data[self.feed.end - page : end - page])
+
+
+def seeded_feed(workshop: Workshop) -> MemoryFeed:
+    feed = MemoryFeed(workshop.seed.system_id, workshop.seed.start_lsn, workshop.seed.timeline)
+    feed.append(workshop.seed.log)
+    return feed
+
+
+async def visible(reader: Served, sql: str, expected: object) -> None:
+    """Wait until a query on the reader gives the expected value."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                with reader.instance.connect() as connection:
+                    if connection.execute(sql).fetchone() == (expected,):  # type: ignore[arg-type]
+                        return
+            except psycopg.errors.UndefinedTable:
+                pass
+            await asyncio.sleep(0.01)
+
+
+async def test_a_reader_follows_the_writer_over_a_timeline_switch(workshop: Workshop) -> None:
+    feed = seeded_feed(workshop)
+    async with Served(workshop, "one", feed) as writer, Served(workshop, "two", feed) as reader:
+        state = await reader.session.probe()
+        assert state.up
+        assert state.in_recovery
+        assert state.timeline == 1
+        assert (await reader.session.wait_replayed(feed.vdl)) == feed.vdl
+        await writer.promote()
+        await writer.session.check_settings()
+        position = await writer.session.canary()
+        with writer.instance.connect() as connection:
+            connection.execute("CREATE TABLE t AS SELECT generate_series(1, 20000) AS n")
+        writer.ship(2)
+        assert feed.vdl > position
+        await visible(reader, "SELECT count(*) FROM t", 20000)
+        assert reader.server.connected
+        assert (await reader.session.wait_replayed(feed.vdl)) == feed.vdl
+        with reader.instance.connect() as connection, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute("CREATE TABLE u()")
+        # The same walreceiver went on: no error, no new connection.
+        text = reader.instance.log_text
+        assert text.count("started streaming WAL from primary") == 1
+        assert "could not" not in text
+        # The reader takes over in turn; a third instance begins from the image and follows both switches.
+        await reader.promote()
+        with reader.instance.connect() as connection:
+            connection.execute("INSERT INTO t SELECT 0")
+        reader.ship(3)
+        async with Served(workshop, "three", feed) as third:
+            await visible(third, "SELECT count(*) FROM t", 20001)
+            assert (await third.session.probe()).connections == 0
+
+
+async def test_old_log_is_read_when_it_is_no_longer_in_memory(workshop: Workshop) -> None:
+    feed = seeded_feed(workshop)
+    feed.forgotten = feed.end
+    async with Served(workshop, "one", feed) as reader:
+        assert (await reader.session.wait_replayed(feed.vdl)) == feed.vdl
+        assert feed.reads
+        reader.progress.clear()
+        reader.server.request_progress()
+        async with asyncio.timeout(10):
+            while not reader.progress:
+                await asyncio.sleep(0.005)
+        assert reader.server.progress is not None
+        assert reader.server.progress.written == feed.vdl
+
+
+async def test_replay_ends_before_a_torn_record(workshop: Workshop) -> None:
+    """The log may end on a page boundary in the middle of a record: the promoted engine cuts it."""
+    feed = seeded_feed(workshop)
+    async with Served(workshop, "one", feed) as writer, Served(workshop, "two", feed) as reader:
+        await writer.promote()
+        with writer.instance.connect() as connection:
+            connection.execute("SELECT pg_logical_emit_message(true, 'x', repeat('y', 100000))")
+        whole = MemoryFeed(feed.system_id, feed.start)
+        whole.log = bytearray(feed.log)
+        before = feed.end
+        shadow = Served.__new__(Served)
+        shadow.workshop, shadow.instance, shadow.feed = workshop, writer.instance, whole
+        shadow.ship(2)
+        torn = (before // 8192 + 3) * 8192
+        feed.append(bytes(whole.log[before - feed.start : torn - feed.start]))
+        replayed = await reader.session.wait_replayed(torn)
+        assert before <= replayed < torn
+        await reader.promote()
+        assert feed.timelines[3][0] == replayed
+        with reader.instance.connect() as connection:
+            connection.execute("CREATE TABLE after_all()")
+
+
+async def test_feedback_of_a_reader_keeps_rows_on_the_writer(workshop: Workshop) -> None:
+    feed = seeded_feed(workshop)
+    async with Served(workshop, "one", feed) as writer, Served(workshop, "two", feed) as reader:
+        await writer.promote()
+        with writer.instance.connect() as connection:
+            connection.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
+            writer.ship(2)
+            await visible(reader, "SELECT count(*) FROM t", 1000)
+            with reader.instance.connect() as query:
+                query.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+                query.execute("SELECT count(*) FROM t")
+                async with asyncio.timeout(20):
+                    while not reader.server.feedback.xmin:
+                        await asyncio.sleep(0.01)
+                await writer.session.apply_feedback(reader.server.feedback)
+                connection.execute("DELETE FROM t")
+                assert _remaining(connection, "t") == 1000
+                query.execute("COMMIT")
+            await writer.session.apply_feedback(Feedback())
+            assert _remaining(connection, "t") == 0
+        (slot,) = await writer.session.run_sql("SELECT xmin, restart_lsn, active FROM pg_replication_slots")
+        assert slot == (None, None, False)
+
+
+def _remaining(connection: psycopg.Connection, table: str) -> int:
+    """Dead row versions that VACUUM may not remove."""
+    notices: list[str] = []
+    connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+    connection.execute(f"VACUUM VERBOSE {table}")  # type: ignore[arg-type]
+    text = " ".join(notices)
+    found = [int(word) for word in text.replace(",", " ").split("are dead but not yet removable")[0].split() if word.isdigit()]
+    return found[-1]
+
+
+async def test_settings_that_durability_hangs_on_are_locked_and_checked(workshop: Workshop) -> None:
+    feed = seeded_feed(workshop)
+    async with Served(workshop, "one", feed) as writer:
+        await writer.promote()
+        await writer.session.check_settings()
+        (writer.instance.data_dir / "postgresql.auto.conf").write_text("full_page_writes = on\nfsync = off\n")
+        await writer.session.run_sql("SELECT pg_reload_conf()")
+        await writer.session.check_settings()
+        await writer.session.run_sql("SELECT 1")
+    settings = workshop.settings("loose")
+    original = workshop.engine.start_command
+
+    def loose(*args: object) -> object:
+        command = original(*args)  # type: ignore[arg-type]
+        return replace(command, argv=(*command.argv, "-c", "fsync=off"))
+
+    workshop.engine.start_command = loose  # type: ignore[method-assign, assignment]
+    try:
+        async with Served(workshop, "loose", seeded_feed(workshop), settings) as reader:
+            with pytest.raises(UnsafeSettings, match="fsync"):
+                await reader.session.check_settings()
+    finally:
+        workshop.engine.start_command = original  # type: ignore[method-assign]
+
+
+async def test_a_stopped_reader_becomes_an_image(workshop: Workshop) -> None:
+    feed = seeded_feed(workshop)
+    async with Served(workshop, "one", feed) as writer, Served(workshop, "two", feed) as reader:
+        await writer.promote()
+        with writer.instance.connect() as connection:
+            connection.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
+        assert await writer.session.checkpoint() <= feed.vdl + (1 << 20)
+        writer.ship(2)
+        await reader.session.wait_replayed(feed.vdl)
+        position = await reader.session.checkpoint()
+        reader.instance.stop()
+        workshop.engine.clean_image(reader.instance.data_dir)
+        assert workshop.engine.image_position(workshop.version, reader.instance.data_dir) == position
+        settings = workshop.settings("three")
+        third = Served(workshop, "three", feed, settings)
+        await third.server.start()
+        third.instance = workshop.start(settings, reader.instance.data_dir)
+        await third.session.wait_ready(20)
+        await visible(third, "SELECT count(*) FROM t", 1000)
+        await third.__aexit__()
