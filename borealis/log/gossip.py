@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from borealis.log.history import TermHistory
-from borealis.log.types import CommitPoint, Lsn, piece_end
+from borealis.log.types import PIECE_BYTES, CommitPoint, Lsn, piece_end
 
 
 class LogView(Protocol):
@@ -67,11 +67,11 @@ class GossipPlan:
     own_term: int
     """The own newest term that the fetched bytes are good for."""
 
-    def next_piece(self, at: Lsn) -> tuple[Lsn, Lsn] | None:
+    def next_piece(self, at: Lsn, limit: int = PIECE_BYTES) -> tuple[Lsn, Lsn] | None:
         """The next range to READ when the own log ends at `at`; None when the plan is done or stale."""
         if self.fetch is None or not self.fetch[0] <= at < self.fetch[1]:
             return None
-        return at, piece_end(at, self.fetch[1])
+        return at, piece_end(at, self.fetch[1], limit)
 
 
 def gossip_plan(own: LogView, peer: LogView) -> GossipPlan | None:

@@ -30,7 +30,7 @@ from borealis.log import wire
 from borealis.log.history import TermHistory
 from borealis.log.quorum import Quorum
 from borealis.log.replication import Outbox, Replication
-from borealis.log.types import LogError, LogMoved, Lsn, NoQuorum, Superseded, TermEntry
+from borealis.log.types import PIECE_BYTES, LogError, LogMoved, Lsn, NoQuorum, Superseded, TermEntry
 
 
 class Phase(StrEnum):
@@ -78,10 +78,13 @@ class VolumeOpener:
     when the attempt is over; after that all input is ignored.
     """
 
-    def __init__(self, quorum: Quorum, first_term: int, second_term: int, writer: str) -> None:
-        """`writer` is unique among all candidates of the volume, for ever."""
+    def __init__(
+        self, quorum: Quorum, first_term: int, second_term: int, writer: str, *, piece: int = PIECE_BYTES
+    ) -> None:
+        """`writer` is unique among all candidates of the volume, for ever. `piece`: bytes copied at a
+        time."""
         assert 0 < first_term < second_term
-        self._quorum, self._writer = quorum, writer
+        self._quorum, self._writer, self._piece = quorum, writer, piece
         self.first_term, self.second_term = first_term, second_term
         self.phase = Phase.PROBE
         self.recovered: RecoveredLog | None = None
@@ -216,7 +219,7 @@ class VolumeOpener:
         self._replicate(history, best.end, best.end)
 
     def _replicate(self, history: TermHistory, inherited: Lsn, target: Lsn) -> None:
-        self._work = Replication(self._quorum, history, inherited, target, self._outbox)
+        self._work = Replication(self._quorum, history, inherited, target, self._outbox, piece=self._piece)
         for node in sorted(self._connected):
             self._work.connected(node)
 

@@ -24,12 +24,19 @@ class Replication:
     """`history` and the log up to `target` on a write quorum, in the term of the history's last entry."""
 
     def __init__(
-        self, quorum: Quorum, history: TermHistory, inherited: Lsn, target: Lsn, outbox: Outbox
+        self,
+        quorum: Quorum,
+        history: TermHistory,
+        inherited: Lsn,
+        target: Lsn,
+        outbox: Outbox,
+        *,
+        piece: int = PIECE_BYTES,
     ) -> None:
         """Bytes below `inherited` are another leader's and are read; [inherited, target) is padding:
         zeros."""
         assert inherited <= target
-        self._quorum, self._outbox = quorum, outbox
+        self._quorum, self._outbox, self._piece = quorum, outbox, piece
         self.history, self.term = history, history.newest_term
         self.inherited, self.target = inherited, target
         self.ends: dict[str, Lsn] = {}
@@ -125,7 +132,7 @@ class Replication:
             if start < self.inherited:
                 self._read_for(node, start)
             else:
-                self._append(node, start, bytes(min(PIECE_BYTES, self.target - start)))
+                self._append(node, start, bytes(min(self._piece, self.target - start)))
 
     def _chosen(self) -> list[str]:
         """Who is to be filled up: the nearest ones that make a write quorum, and who else is not far off."""
@@ -144,7 +151,7 @@ class Replication:
             self._useless.pop(node, None)
             return
         source = max(sources, key=lambda source: (self.ends[source], source))
-        end = piece_end(start, min(self.inherited, self.ends[source]))
+        end = piece_end(start, min(self.inherited, self.ends[source]), self._piece)
         asked = (source, start, end)
         if asked not in self._reading.values():
             self._outbox.append((source, wire.Read(start, end, self.term, self.term)))

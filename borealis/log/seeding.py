@@ -32,6 +32,7 @@ class VolumeSeeder:
         self,
         quorum: Quorum,
         volume: str,
+        *,
         timeline: int,
         start: Lsn,
         data: bytes,
