@@ -11,7 +11,9 @@ from borealis.engines.base import EngineError
 class MemoryFeed:
     """Implements `LogFeed`. `forgotten`: positions below it are not in memory and come through `read`."""
 
-    def __init__(self, system_id: str = "7000000000000000001", start: int = 0x2000000, timeline: int = 1) -> None:
+    def __init__(
+        self, system_id: str = "7000000000000000001", start: int = 0x2000000, timeline: int = 1
+    ) -> None:
         self.system_id = system_id
         self.start = start
         self.vdl = start

@@ -27,7 +27,8 @@ def engine_user() -> RunAs:
 
 def short_directory() -> Path:
     """A directory of its own, short enough for Unix sockets, that the engine's user can pass through."""
-    path = Path(tempfile.mkdtemp(prefix="bor-", dir="/tmp"))
+    memory = Path("/dev/shm")  # Many small files are copied; a disk is not what is tested.
+    path = Path(tempfile.mkdtemp(prefix="bor-", dir=memory if os.access(memory, os.W_OK) else "/tmp"))
     path.chmod(0o711)
     return path
 
@@ -55,7 +56,9 @@ class Instance:
                 self.process.kill()
         self.process.wait()
 
-    def connect(self, user: str = MASTER, password: str = PASSWORD, dbname: str = DATABASE) -> psycopg.Connection:
+    def connect(
+        self, user: str = MASTER, password: str = PASSWORD, dbname: str = DATABASE
+    ) -> psycopg.Connection:
         """A customer's connection."""
         return psycopg.connect(
             host=self.settings.listen_address,
@@ -150,4 +153,13 @@ def wait_for(condition: object, timeout: float = 20.0) -> None:
         time.sleep(0.005)
 
 
-__all__ = ["DATABASE", "MASTER", "PASSWORD", "Instance", "Workshop", "engine_user", "replace", "short_directory"]
+__all__ = [
+    "DATABASE",
+    "MASTER",
+    "PASSWORD",
+    "Instance",
+    "Workshop",
+    "engine_user",
+    "replace",
+    "short_directory",
+]

@@ -17,7 +17,9 @@ from .real import Instance, Workshop, replace
 class Served:
     """An instance with the server that it follows and the session that drives it."""
 
-    def __init__(self, workshop: Workshop, name: str, feed: MemoryFeed, settings: InstanceSettings | None = None):
+    def __init__(
+        self, workshop: Workshop, name: str, feed: MemoryFeed, settings: InstanceSettings | None = None
+    ):
         self.workshop = workshop
         self.feed = feed
         self.settings = settings or workshop.settings(name)
@@ -188,7 +190,11 @@ def _remaining(connection: psycopg.Connection, table: str) -> int:
     connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
     connection.execute(f"VACUUM VERBOSE {table}")  # type: ignore[arg-type]
     text = " ".join(notices)
-    found = [int(word) for word in text.replace(",", " ").split("are dead but not yet removable")[0].split() if word.isdigit()]
+    found = [
+        int(word)
+        for word in text.replace(",", " ").split("are dead but not yet removable")[0].split()
+        if word.isdigit()
+    ]
     return found[-1]
 
 
