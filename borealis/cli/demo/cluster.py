@@ -173,9 +173,7 @@ class DemoCluster:
             members=tuple(sorted(members, key=lambda member: member.identifier)),
         )
 
-    def wait(
-        self, ready: Callable[[Snapshot], bool] = lambda snapshot: snapshot.ready
-    ) -> tuple[Snapshot, float]:
+    def wait(self) -> tuple[Snapshot, float]:
         """Shows the cluster until it is ready; returns it and the seconds it took. Raises CliError."""
         start = time.monotonic()
         snapshot = self.look()
@@ -186,7 +184,7 @@ class DemoCluster:
                 took = time.monotonic() - start
                 if took > WAIT_SECONDS:
                     raise CliError(
-                        f"the cluster did not become ready within {WAIT_SECONDS:.0f} s: `borealis status` and "
+                        f"the cluster was not ready within {WAIT_SECONDS:.0f} s: `borealis status` and "
                         "`borealis logs control` tell why"
                     )
                 time.sleep(LOOK_SECONDS)

@@ -134,8 +134,9 @@ def _count(cluster: DemoCluster, before: Snapshot, books: Books, outage: float) 
         raise CliError(
             f"{len(missing)} acknowledged orders are missing on {new_writer}, the first is {missing[0]}"
         )
+    count = len(books.acknowledged)
     out.print(
-        f"[bold green]{len(books.acknowledged):,} orders were acknowledged, and {new_writer}, the new "
+        f"[bold green]{count:,} orders were acknowledged, and {new_writer}, the new "
         f"writer, has every one of them.[/]\nThe first write succeeded [bold]{outage:.0f} ms[/] after the kill."
     )
     out.print("Meanwhile the lost instance is replaced by a new reader:")
