@@ -11,7 +11,7 @@ have the same entries up to it, and two logs hold the same bytes up to the point
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from borealis.log.types import LSN_MAX, HistoryError, Lsn, TermEntry
@@ -64,12 +64,12 @@ class TermHistory:
 
     def upto(self, end: Lsn) -> TermHistory:
         """What a log that ends at `end` has reached of this history: the entries with start <= end."""
-        return TermHistory(tuple(entry for entry in self.entries if entry.start <= end))
+        return replace(self, entries=tuple(entry for entry in self.entries if entry.start <= end))
 
     def upto_term(self, term: int) -> TermHistory:
         """The history as the leader of `term`, or the last one before it, made it: the entries up to
         `term`."""
-        return TermHistory(tuple(entry for entry in self.entries if entry.term <= term))
+        return replace(self, entries=tuple(entry for entry in self.entries if entry.term <= term))
 
     def last_term(self, end: Lsn) -> int:
         """The term of a log that ends at `end` (0: none). With `end`, it names the log's content."""

@@ -87,7 +87,10 @@ class VolumeOpener:
         self._quorum, self._writer, self._piece = quorum, writer, piece
         self.first_term, self.second_term = first_term, second_term
         self.phase = Phase.PROBE
+        self.chosen: RecoveredLog | None = None
+        """The log that the vote has found; not durable before ADOPT is over."""
         self.recovered: RecoveredLog | None = None
+        """`chosen`, once it is durable: what the engine is to replay."""
         self.opened: OpenedVolume | None = None
         self._outbox: Outbox = []
         self._connected: set[str] = set()
@@ -214,7 +217,7 @@ class VolumeOpener:
         self._mark("vote", now)
         entry = TermEntry(self.first_term, last.timeline, best.end, "", self._writer)
         history = self._extend(best.history, entry)
-        self._log = RecoveredLog(self.first_term, best.end, last.timeline, history)
+        self.chosen = RecoveredLog(self.first_term, best.end, last.timeline, history)
         self.phase = Phase.ADOPT
         self._replicate(history, best.end, best.end)
 
@@ -234,7 +237,7 @@ class VolumeOpener:
         if self.phase is Phase.ADOPT:
             self._mark("adopt", now)
             self.phase = Phase.REPLAY
-            self.recovered = self._log
+            self.recovered = self.chosen
             for node in sorted(self._connected):
                 self._ask_vote(node, self.second_term)
         else:
@@ -247,12 +250,13 @@ class VolumeOpener:
 
     def _confirm(self, votes: dict[str, wire.VoteReply], now: float) -> None:
         """The log that the engine replays must still be the log, or acknowledged commits would be cut off."""
+        assert self.chosen is not None
         best = max(votes.values(), key=self._rank)
         found = (best.history.newest_term, best.end)
-        if found != (self.first_term, self._log.end):
+        if found != (self.first_term, self.chosen.end):
             raise self._fail(
                 LogMoved(
-                    f"the log stands at (term, end) {found}, expected {(self.first_term, self._log.end)}: "
+                    f"the log stands at (term, end) {found}, expected {(self.first_term, self.chosen.end)}: "
                     "another candidate has been here; open the volume again with higher terms"
                 )
             )
@@ -262,12 +266,13 @@ class VolumeOpener:
     def _begin_term(self, now: float) -> None:
         if self._switch is None or not self._confirmed:
             return
+        assert self.chosen is not None
         self._since = now
         switch, timeline, text = self._switch
-        start = min(switch, self._log.end)
+        start = min(switch, self.chosen.end)
         entry = TermEntry(self.second_term, timeline, start, text, self._writer)
         self.phase = Phase.OPENING
-        self._replicate(self._extend(self._log.history, entry), start, switch)
+        self._replicate(self._extend(self.chosen.history, entry), start, switch)
 
     # -------------------- common
 

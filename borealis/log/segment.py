@@ -129,7 +129,7 @@ class SegmentCore:
                 reply: wire.Message | None = self._append(step, message)
             case wire.Commit():
                 reply = None
-                self._commit(step, message)
+                self._commit(step, message.term, message.vdl)
             case wire.Create():
                 reply = self._create(step, message)
             case wire.Status():
@@ -224,7 +224,7 @@ class SegmentCore:
             # What lies below the end came before (sent again after a reconnect): never written a second time.
             fresh = message.data[self.end - message.start :]
             self._record(step, DataRecord(message.term, self.end, fresh))
-        self._learn(step, CommitPoint(message.term, message.vdl))
+        self._commit(step, message.term, message.vdl)
         return wire.Ack(message.term, self.end, message.sent_ns, self.subscribers > 0)
 
     def _refusal(self, message: wire.Append) -> Reason | None:
@@ -236,11 +236,13 @@ class SegmentCore:
             return Reason.GAP
         return None
 
-    def _commit(self, step: Step[SenderT], message: wire.Commit) -> None:
+    def _commit(self, step: Step[SenderT], term: int, vdl: Lsn) -> None:
         """Believed only from the leader whose log this is: an older one's point is old news, and a newer
-        one's speaks of bytes that this log need not have."""
-        if self.exists and message.term == self.history.newest_term:
-            self._learn(step, CommitPoint(message.term, message.vdl))
+        one's speaks of bytes that this log need not have. Below its own start a leader knows of nothing
+        durable yet."""
+        leader = self.history.last
+        if leader is not None and leader.term == term and leader.start <= vdl:
+            self._learn(step, CommitPoint(term, vdl))
 
     def _read(self, message: wire.Read, sender: SenderT) -> ReadPlan[SenderT]:
         start, end = message.start, min(message.end, self.end)
@@ -257,9 +259,10 @@ class SegmentCore:
         return ReadPlan(sender, start, end, self.history.newest_term)
 
     def _trim(self, step: Step[SenderT], message: wire.Trim) -> wire.Message:
-        below = min(message.below, self.end, self.vdl.lsn)
-        if below > self.base:
-            self._record(step, TrimRecord(below))
+        """Only when all of it is here and durable; a base between two records could stand in a later term's
+        way."""
+        if self.base < message.below <= min(self.end, self.vdl.lsn):
+            self._record(step, TrimRecord(message.below))
         return wire.Trimmed(self.base)
 
     def _learn(self, step: Step[SenderT], point: CommitPoint) -> None:

@@ -261,7 +261,9 @@ class BlobDelete(ControlMessage):
 
 @dataclass(frozen=True, slots=True)
 class Trim(ControlMessage):
-    """Log bytes below `below` are not needed any more."""
+    """Log bytes below `below` are not needed any more: a version of the volume stands there. It must be a
+    place where a complete record ends. A segment that does not have it all durably yet leaves its log as it
+    is."""
 
     KIND: ClassVar[Kind] = Kind.TRIM
     below: Lsn
@@ -281,8 +283,8 @@ class Trimmed(ControlMessage):
 @dataclass(frozen=True, slots=True)
 class Append:
     """The leader of `term` writes `data` at `start`. Without data it is a heartbeat: acknowledged wherever
-    the segment stands. `vdl` is what is durable by now; `sent_ns` is the sender's clock and comes back in the
-    ACK."""
+    the segment stands. `vdl` is what is durable by now (below the term's start: not known yet); `sent_ns` is
+    the sender's clock and comes back in the ACK."""
 
     KIND: ClassVar[Kind] = Kind.APPEND
     term: int
