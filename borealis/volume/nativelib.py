@@ -13,12 +13,13 @@ import ctypes
 import enum
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from borealis.errors import BorealisError
 
 NATIVE_DIR: Final = Path(__file__).resolve().parent.parent / "_native"
 ABI: Final = 1
+SEGMENT_BYTES: Final = 16 << 20
 
 Buffer = bytes | bytearray | memoryview
 
@@ -154,7 +155,8 @@ class WalScanner:
     page may hold records that are still being copied. Behind an XLOG_SWITCH the rest of the segment counts
     as part of the log.
 
-    After a new timeline began in the middle of a page, start a new scanner there with the new timeline.
+    After a new timeline began in the middle of a page, start a new scanner there with the new timeline. To
+    go on after a restart use `before`: a page behind an XLOG_SWITCH looks like one that was never written.
     """
 
     __slots__ = ("_native", "_reference", "_state")
@@ -170,6 +172,15 @@ class WalScanner:
         self._state = WalScanState()
         self._reference = ctypes.byref(self._state)
         self._native.borealis_walscan_init(self._reference, position, timeline)
+
+    @classmethod
+    def before(cls, position: int, timeline: int) -> Self:
+        """A scanner at the start of the segment that holds `position` (any place where the log was once cut).
+
+        That is the nearest page from which everything is understood. Scan from there with a limit at or above
+        `position` first; ends up to `position` are known already.
+        """
+        return cls(position - position % SEGMENT_BYTES, timeline)
 
     def scan(self, data: Buffer, lsn: int, limit: int | None = None) -> tuple[int, int]:
         """Go on with the bytes of the log from `lsn` on; `lsn` ≤ `position`.

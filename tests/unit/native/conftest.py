@@ -7,6 +7,7 @@ AddressSanitizer and UndefinedBehaviorSanitizer.
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import select
 import subprocess
@@ -76,10 +77,8 @@ class Engine:
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    pass
 
 
 EngineStarter = Callable[..., Engine]
@@ -96,7 +95,9 @@ def sanitized_library(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Pa
         pytest.skip("gcc has no AddressSanitizer here")
     out = tmp_path_factory.mktemp("sanitized")
     subprocess.run(
-        ["make", "-s", "-C", str(NATIVE), "sanitized", f"SANITIZED_DIR={out}"], check=True, capture_output=True
+        ["make", "-s", "-C", str(NATIVE), "sanitized", f"SANITIZED_DIR={out}"],
+        check=True,
+        capture_output=True,
     )
     return ":".join(runtime), out / "libborealis_volume.so"
 

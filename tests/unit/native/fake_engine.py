@@ -1,7 +1,7 @@
 """Stands in for an engine: runs what the test sends it, line by line, with the volume library preloaded.
 
-A line is a Python statement or expression; the answer is one line: `=` and the value, or `!` and the exception. All
-lines share one namespace. It imports nothing of Borealis, as an engine would not.
+A line is a Python statement or expression; the answer is one line: `=` and the value, or `!` and the
+exception. All lines share one namespace. It imports nothing of Borealis, as an engine would not.
 """
 
 import ctypes

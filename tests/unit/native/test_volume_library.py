@@ -242,7 +242,7 @@ def test_forked_children_wait_and_notify_on_their_own(writer: Engine, device: Lo
     until_syncing(device, 1)
     device.release(1)
     writer.answer()
-    writer.run(f"child = fork(\"os.pwrite(log, {PAGE}, 0); os.fdatasync(log)\")")
+    writer.run(f'child = fork("os.pwrite(log, {PAGE}, 0); os.fdatasync(log)")')
     until_syncing(device, 2)
     notices = device.counters().notices
     until(lambda: device.counters().notices > notices)
@@ -321,7 +321,7 @@ def test_a_fenced_engine_ends_at_its_next_touch(writer: Engine, device: LogDevic
 
 def test_children_end_when_the_engine_is_gone(writer: Engine, device: LogDevice) -> None:
     writer.run("ends, told = os.pipe()")
-    writer.run(f"child = fork(\"os.close(ends); os.pwrite(log, {PAGE}, 0); os.fdatasync(log)\")")
+    writer.run(f'child = fork("os.close(ends); os.pwrite(log, {PAGE}, 0); os.fdatasync(log)")')
     until_syncing(device, 1)
     child = writer.run("child")
     assert isinstance(child, int)
@@ -344,7 +344,11 @@ def test_answers_wait_for_the_lease(writer: Engine, device: LogDevice) -> None:
     device.set_lease(boottime_ns() + 3600 * 10**9)
     writer.run("ours.send(b'in time')")
     assert device.counters().lease_waits == 0
-    for call in ("ours.send(b'late')", "ours.sendmsg([b'late'])", "call('sendto', ours.fileno(), b'x', 1, 0, 0, 0)"):
+    for call in (
+        "ours.send(b'late')",
+        "ours.sendmsg([b'late'])",
+        "call('sendto', ours.fileno(), b'x', 1, 0, 0, 0)",
+    ):
         held = device.counters().lease_waits
         device.set_lease(1)
         writer.start(call)
