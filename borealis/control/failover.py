@@ -3,9 +3,10 @@
 Invariant: nothing here makes anybody a writer. Safety hangs on the terms alone; a wrong decision costs
 availability, never data. The rules:
  - a writer at its end (engine gone, driver fenced) is replaced at once;
- - a silent one after the lease, and only while a write quorum of nodes is reachable: without one no other
-   writer could be opened either, and its sessions only wait;
- - the reader with the best promotion tier, then with the most log; after five failed tries tiers do not count;
+ - a silent one after the lease, and only while a write quorum of nodes is reachable: without one nobody else
+   could be opened either, and its sessions only wait;
+ - the reader with the best promotion tier, then with the most log; after five failed tries tiers do not
+   count;
  - a writer that a user reboots stays the writer, unless it does not come back.
 """
 

@@ -1,7 +1,7 @@
 """What to do next for one cluster: (records, observations) → actions. Pure.
 
-The plan is made anew from nothing each time: no action relies on an earlier one having run in this process, so
-a control plane that was killed at any step goes on where it was. The order of the list is that of urgency.
+The plan is made anew from nothing each time: no action relies on an earlier one having run in this process:
+a control plane that was killed at any step goes on where it was. The list is in order of urgency.
 """
 
 from __future__ import annotations
@@ -136,12 +136,11 @@ def _instances(view: View) -> Iterator[Action]:
 
 def _instance(view: View, instance: Instance) -> Action | None:
     cluster = view.cluster
-    involved = cluster.opening is not None and cluster.opening.instance == instance.key
+    if _in_opening(view, instance):
+        return None
     if instance.want is Want.DELETED:
         handing_over = instance is view.live_writer and _heir_of_a_leaving_writer(view) is not None
-        return None if handing_over or involved else RemoveInstance(instance.key)
-    if involved:
-        return None
+        return None if handing_over else RemoveInstance(instance.key)
     if instance.status is InstanceStatus.STOPPING:
         return StopInstance(instance.key)
     if instance.retired:
@@ -151,6 +150,12 @@ def _instance(view: View, instance: Instance) -> Action | None:
     if view.serving(instance) or not instance.availability_zone:
         return None
     return BringUp(instance.key)
+
+
+def _in_opening(view: View, instance: Instance) -> bool:
+    """The candidate is left alone; the former writer's removal and new life wait until the endpoint moved."""
+    opening = view.cluster.opening
+    return opening is not None and instance.key in (opening.instance, opening.previous_writer)
 
 
 def _lease(view: View, settings: ControlSettings) -> Iterator[Action]:

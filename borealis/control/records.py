@@ -110,6 +110,7 @@ class Volume(Part, frozen=True, kw_only=True):
     timeline: int = 1
     images: tuple[Image, ...] = ()
     image_job: ImageJob | None = None
+    tried: bool = False  # a creation under this id was begun
     garbage: tuple[str, ...] = ()  # volume ids of attempts that came to nothing, still to be dropped
 
 

@@ -1,8 +1,8 @@
 """Which records must change given what was seen: status moves, lives given up, requests taken up. Pure.
 
-`settle(view)` returns the operations of one commit, or nothing when the records say what is so. It does no work
-in the world; that is the planner's and the steps' part. It never touches a lost writer that somebody can
-replace: that commit belongs to the failover itself, so that a failover costs one commit and not two.
+`settle(view)` returns the operations of one commit, or nothing when the records say what is so. No work is
+done in the world: that is the planner's and the steps' part. It never touches a lost writer that somebody
+can replace: that commit belongs to the failover itself, so that a failover costs one commit and not two.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from borealis.control.records import (
     now_utc,
 )
 from borealis.control.states import (
+    INSTANCE_MOVES,
     ClusterStatus,
     EndpointStatus,
     InstanceStatus,
@@ -64,11 +65,18 @@ def settle(view: View, zones: Sequence[str]) -> list[Op]:
 
 
 def retire(instance: Instance, status: InstanceStatus | None = None) -> Instance:
-    """The record with its present life given up. Killing and removing it is the sweep's part."""
+    """The record with its present life given up. Killing and removing it is the sweep's part.
+
+    `status` is shown where the table allows it: an instance that is only just starting goes on starting.
+    """
     if instance.incarnation is None:
         return instance
     changed = instance.but(retired=(*instance.retired, instance.incarnation.id), incarnation=None)
-    return changed if status is None else move_instance(changed, status)
+    return changed if status is None else _show(changed, status)
+
+
+def _show(instance: Instance, status: InstanceStatus) -> Instance:
+    return move_instance(instance, status) if status in INSTANCE_MOVES[instance.status] else instance
 
 
 def move_instance(instance: Instance, status: InstanceStatus, reason: str = "") -> Instance:
@@ -141,7 +149,7 @@ def _take_up_pending(view: View, instance: Instance) -> list[Op]:
         pending=InstancePending(),
         apply_pending=False,
     )
-    return [Put(move_instance(new, status)), *events]
+    return [Put(_show(new, status)), *events]
 
 
 def _take_up_reboot(view: View, instance: Instance) -> list[Op]:
@@ -189,12 +197,10 @@ def _give_up(view: View, instance: Instance) -> list[Op]:
     is_writer = view.cluster.writer == instance.key and instance.incarnation is not None
     if is_writer and choose_writer(view) is not None:
         return []
-    came_up = is_serving(instance.incarnation)
-    status = InstanceStatus.REBOOTING if instance.status is InstanceStatus.AVAILABLE else instance.status
-    events: list[Op] = []
-    if came_up and instance.status is InstanceStatus.AVAILABLE:
-        events.append(instance_event(InstanceEvent.RECOVERING, instance, reason=reason))
-    return [Put(retire(instance, status)), *events]
+    if instance.status is not InstanceStatus.AVAILABLE:
+        return [Put(retire(instance))]
+    event = instance_event(InstanceEvent.RECOVERING, instance, reason=reason)
+    return [Put(retire(instance, InstanceStatus.REBOOTING)), event]
 
 
 def _reason_to_give_up(view: View, instance: Instance) -> str:
@@ -261,10 +267,8 @@ def _cluster_lifecycle(view: View) -> list[Op]:
         return [Put(new), cluster_event(ClusterEvent.CREATED, new)]
     if cluster.want is Want.STOPPED:
         return _cluster_stopping(view)
-    if status is ClusterStatus.STOPPED:
+    if status in (ClusterStatus.STOPPED, ClusterStatus.STOPPING):
         return [Put(move_cluster(cluster, ClusterStatus.STARTING))]
-    if status is ClusterStatus.STOPPING and _all_stopped(view):
-        return [Put(move_cluster(cluster, ClusterStatus.STOPPED))]
     if status is ClusterStatus.STARTING and _has_what_it_can(view):
         new = move_cluster(cluster, ClusterStatus.AVAILABLE)
         return [Put(new), cluster_event(ClusterEvent.STARTED, new)]

@@ -83,7 +83,7 @@ CLUSTER_MOVES: Mapping[ClusterStatus, frozenset[ClusterStatus]] = {
     _C.FAILING_OVER: frozenset(
         {_C.AVAILABLE, _C.MODIFYING, _C.RESETTING_CREDENTIALS, _C.STOPPING, _C.DELETING}
     ),
-    _C.STOPPING: frozenset({_C.STOPPED, _C.DELETING}),
+    _C.STOPPING: frozenset({_C.STOPPED, _C.STARTING, _C.DELETING}),
     _C.STOPPED: frozenset({_C.STARTING, _C.DELETING}),
     _C.STARTING: frozenset({_C.AVAILABLE, _C.STOPPING, _C.FAILING_OVER, _C.DELETING}),
     _C.DELETING: frozenset(),

@@ -16,7 +16,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -88,9 +88,10 @@ Watcher = Callable[[Sequence[Op]], None]
 class Store:
     """The one owner of control.sqlite; every method but `open` is to be called on the event loop's thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, executor: Executor | None = None) -> None:
         self._path = path
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        # One thread: the order of commits in the file is the order in memory. Tests may run it in place.
+        self._thread = executor or ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._commit_lock = asyncio.Lock()
         self._records: dict[type[AnyRecord], dict[str, AnyRecord]] = {t: {} for t in RECORD_TYPES}
         self._names: dict[type[AnyRecord], dict[str, str]] = {t: {} for t in RECORD_TYPES}
@@ -100,9 +101,9 @@ class Store:
         self._lock_fd = -1
 
     @classmethod
-    async def open(cls, path: Path) -> Store:
+    async def open(cls, path: Path, executor: Executor | None = None) -> Store:
         """Open or create the store. Raises StoreError if another process has it open, or it is unreadable."""
-        store = cls(path)
+        store = cls(path, executor)
         try:
             await store._run(store._open_db)
         except BaseException:

@@ -1,8 +1,8 @@
 """What the endpoints of a cluster should be: a pure function of the records and of who is in service.
 
 Owns the rules of the endpoint kinds: the writer endpoint leads to the writer; the reader endpoint to all
-healthy readers, or to the writer when there is none; a custom endpoint to its static members, or to all but its
-excluded ones, of its type. No I/O.
+healthy readers, or to the writer when there is none; a custom endpoint to its static members, or to all but
+its excluded ones, of its type. No I/O.
 """
 
 from __future__ import annotations

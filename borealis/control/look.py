@@ -1,0 +1,40 @@
+"""Puts records and observations together into the `View` of one cluster. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from borealis.control.context import ControlContext
+from borealis.control.maintenance import in_window
+from borealis.control.records import Cluster, now_utc
+from borealis.control.view import View
+
+TOPOLOGY_SECONDS = 2.0
+"""How old the members' list in the engines may be, in seconds."""
+
+
+def look(
+    context: ControlContext, cluster: Cluster, now: float, failures: Mapping[str, int] | None = None
+) -> View:
+    """The cluster as it is known now; `now` is the event loop's time."""
+    instances = tuple(context.store.instances(cluster.key))
+    memory = context.memory(cluster.key)
+    seen = {
+        instance.incarnation.id: context.observer.seen(instance.incarnation.id)
+        for instance in instances
+        if instance.incarnation is not None
+    }
+    return View(
+        cluster=cluster,
+        instances=instances,
+        endpoints=tuple(context.custom_endpoints(cluster.key)),
+        seen=seen,
+        volume=context.observer.volume(cluster.volume.id),
+        boot_id=context.boot_id,
+        lease_seconds=context.settings.lease_seconds,
+        in_window=in_window(cluster.preferred_maintenance_window, now_utc()),
+        failures=failures or {},
+        avoid=frozenset(memory.avoid),
+        endpoints_applied=memory.endpoints_applied,
+        topology_due=now - memory.topology_pushed_at >= TOPOLOGY_SECONDS,
+    )

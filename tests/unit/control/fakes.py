@@ -1,0 +1,359 @@
+"""A world in memory for the reconciler: processes, drivers, volumes and endpoints that outlive the control
+plane.
+
+`World` holds what is real; `Ports` is how one control process reaches it. After `World.crash_control` the
+calls of the former control have no effect any more, as if it had been killed in the middle of them. The
+world checks the invariants that the control plane must keep, whatever happens, and raises `Broken` when one
+is violated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from borealis.control.observe import Observer
+from borealis.control.ports import CreatedVolume, InstancePlan, Opened
+from borealis.control.records import Cluster, Image, now_utc
+from borealis.control.topology import EndpointPlan
+from borealis.control.view import DriverEngine, DriverStatus, EngineLife, SegmentSeen, VolumeSeen
+from borealis.errors import BorealisError
+from borealis.rpc import RpcConnectionLost, RpcError, RpcTimeout
+
+
+class Broken(AssertionError):
+    """An invariant was violated."""
+
+
+@dataclass
+class Life:
+    """One incarnation: directory, driver, engine."""
+
+    plan: InstancePlan
+    engine: bool = False
+    engine_ran: bool = False
+    driver: bool = False
+    hung: bool = False
+    role: str = "reader"
+    term: int = 0
+    opening: asyncio.Task[None] | None = None
+
+
+@dataclass
+class FakeVolume:
+    """A volume on six nodes."""
+
+    promised: int = 1
+    writer_term: int = 0
+    timeline: int = 1
+    vdl: int = 1000
+    images: set[str] = field(default_factory=set)
+    verifier: str = ""
+
+
+class World:
+    """Everything that is not the control plane. All chance comes from `rng`."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.epoch = 0
+        self.observer: Observer | None = None
+        self.lives: dict[str, Life] = {}
+        self.volumes: dict[str, FakeVolume] = {}
+        self.nodes_up = 6
+        self.endpoints: dict[str, EndpointPlan] = {}
+        self.topologies: dict[str, Mapping[str, Any]] = {}
+        self.ever_prepared: set[str] = set()
+        self.terms_used: set[tuple[str, int]] = set()
+        self.flaky = 0.0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.log: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.log.append(f"{asyncio.get_running_loop().time():10.3f} {text}")
+
+    def crash_control(self) -> None:
+        """From now on calls of the control that runs have no effect."""
+        self.epoch += 1
+        self.observer = None
+
+    def spawn(self, work: Any) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    # what happens to processes
+
+    def kill_engine(self, incarnation: str) -> None:
+        life = self.lives.get(incarnation)
+        if life is not None and life.engine:
+            life.engine = False
+            self.note(f"engine {incarnation} ends")
+            self._tell(incarnation, EngineLife.GONE)
+
+    def fence(self, incarnation: str) -> None:
+        life = self.lives[incarnation]
+        if life.hung or life.role == "fenced":
+            return
+        life.role = "fenced"
+        self.note(f"{incarnation} is fenced")
+        self.kill_engine(incarnation)
+
+    def _tell(self, incarnation: str, life: EngineLife) -> None:
+        if self.observer is not None:
+            self.observer.engine_life(incarnation, life)
+
+    def start_engine(self, incarnation: str) -> None:
+        life = self.lives[incarnation]
+        if life.engine:
+            return
+        if life.engine_ran:
+            raise Broken(f"the directory of {incarnation} is used again after its engine ended")
+        for other, present in self.lives.items():
+            if present.engine and present.plan.address and present.plan.address == life.plan.address:
+                raise Broken(f"{incarnation} and {other} listen on the same address")
+        life.engine = life.engine_ran = True
+        self._tell(incarnation, EngineLife.ALIVE)
+
+    def unhang(self, incarnation: str) -> None:
+        life = self.lives.get(incarnation)
+        if life is None or not life.hung:
+            return
+        life.hung = False
+        if life.role == "writer" and self.volumes[life.plan.volume].promised > life.term:
+            self.fence(incarnation)
+
+    def writers(self, volume: str) -> list[str]:
+        """Lives that could still have a commit acknowledged."""
+        return [
+            name
+            for name, life in self.lives.items()
+            if life.plan.volume == volume
+            and life.engine
+            and life.role == "writer"
+            and life.term == self.volumes[volume].promised
+        ]
+
+    async def open(self, incarnation: str, term1: int, term2: int) -> None:
+        """A candidate opens the volume; goes on when control is gone."""
+        life = self.lives[incarnation]
+        volume = self.volumes[life.plan.volume]
+        if (life.plan.volume, term1) in self.terms_used or (life.plan.volume, term2) in self.terms_used:
+            raise Broken(f"terms {term1}, {term2} were used before")
+        self.terms_used |= {(life.plan.volume, term1), (life.plan.volume, term2)}
+        if self.nodes_up < 4:
+            raise RpcError("NoQuorum", f"{self.nodes_up} nodes can be reached")
+        if term1 <= volume.promised:
+            raise RpcError("Superseded", f"{volume.promised} is promised")
+        life.role = "opening"
+        volume.promised = term1
+        for name, other in self.lives.items():
+            if other.plan.volume == life.plan.volume and other.role == "writer" and name != incarnation:
+                self.fence(name)
+        await asyncio.sleep(self.rng.uniform(0.01, 0.2))
+        if not life.engine or self.rng.random() < self.flaky:
+            self.kill_engine(incarnation)
+            life.role = "fenced"
+            raise RpcError("EngineError", "the engine ended while it was promoted")
+        if self.nodes_up < 4 or volume.promised != term1:
+            life.role = "fenced"
+            self.kill_engine(incarnation)
+            raise RpcError("Superseded", f"{volume.promised} is promised")
+        volume.promised = volume.writer_term = term2
+        volume.timeline += 1
+        volume.vdl += 100
+        life.role, life.term = "writer", term2
+        self.note(f"{incarnation} is writer at term {term2}")
+
+
+class Ports:
+    """One control process's way into the world: all four interfaces in one object."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.epoch = world.epoch
+
+    async def _step(self, seconds: float = 0.02) -> None:
+        """A point where time passes, where control may have been killed, and where things may fail."""
+        self._alive()
+        await asyncio.sleep(self.world.rng.uniform(0.001, seconds))
+        self._alive()
+        if self.world.rng.random() < self.world.flaky:
+            raise BorealisError("by chance")
+
+    def _alive(self) -> None:
+        if self.world.epoch != self.epoch:
+            raise asyncio.CancelledError
+
+    # instances
+
+    async def prepare(self, plan: InstancePlan) -> None:
+        await self._step(0.3)
+        if plan.incarnation in self.world.lives and self.world.lives[plan.incarnation].engine_ran:
+            raise Broken(f"{plan.incarnation} is prepared again after its engine ran")
+        if plan.image.name not in self.world.volumes[plan.volume].images:
+            raise BorealisError(f"there is no image {plan.image.name}")
+        self.world.lives[plan.incarnation] = Life(plan)
+        self.world.ever_prepared.add(plan.incarnation)
+
+    async def start(self, plan: InstancePlan) -> None:
+        await self._step()
+        life = self.world.lives[plan.incarnation]
+        life.driver = True
+        await self._step()
+        if not life.engine_ran:
+            self.world.start_engine(plan.incarnation)
+
+    async def stop_engine(self, incarnation: str, seconds: float) -> bool:
+        await self._step(0.5)
+        self.world.kill_engine(incarnation)
+        return True
+
+    async def kill(self, incarnation: str) -> None:
+        await self._step()
+        self.world.kill_engine(incarnation)
+        if incarnation in self.world.lives:
+            self.world.lives[incarnation].driver = False
+
+    async def destroy(self, incarnation: str) -> None:
+        await self.kill(incarnation)
+        await self._step(0.2)
+        self.world.lives.pop(incarnation, None)
+
+    async def lives(self) -> set[str]:
+        await self._step()
+        return set(self.world.lives)
+
+    # drivers
+
+    def _driver(self, incarnation: str) -> Life:
+        life = self.world.lives.get(incarnation)
+        if life is None or not life.driver:
+            raise RpcConnectionLost(f"no driver {incarnation}")
+        return life
+
+    async def status(self, incarnation: str, seconds: float) -> DriverStatus:
+        self._alive()
+        life = self._driver(incarnation)
+        await asyncio.sleep(0.001)
+        self._alive()
+        if life.hung:
+            await asyncio.sleep(seconds)
+            raise RpcTimeout(f"driver {incarnation}: no answer")
+        volume = self.world.volumes[life.plan.volume]
+        return DriverStatus(
+            role=life.role,
+            incarnation=incarnation,
+            term=life.term,
+            timeline=volume.timeline,
+            vdl=volume.vdl,
+            engine=DriverEngine(
+                up=life.engine,
+                in_recovery=life.role != "writer",
+                receive_lsn=volume.vdl,
+                replay_lsn=volume.vdl,
+            ),
+            lease_remaining=3.0 if self.world.nodes_up >= 4 else 0.5,
+        )
+
+    async def open_volume(self, incarnation: str, term1: int, term2: int, seconds: float) -> Opened:
+        await self._step()
+        life = self._driver(incarnation)
+        if life.hung:
+            await asyncio.sleep(seconds)
+            raise RpcTimeout("hung")
+        if life.role != "reader":
+            raise RpcError("WrongRole", life.role)
+        work = self.world.spawn(self.world.open(incarnation, term1, term2))
+        await asyncio.shield(work)
+        await self._step()
+        volume = self.world.volumes[life.plan.volume]
+        return Opened(term=term2, timeline=volume.timeline, vdl=volume.vdl)
+
+    async def renew(self, incarnation: str, term: int, seconds: float) -> None:
+        await self._step()
+        life = self._driver(incarnation)
+        if life.role != "writer" or life.term != term:
+            raise RpcError("WrongTerm", f"{life.role} at {life.term}")
+
+    async def set_topology(self, incarnation: str, topology: Mapping[str, Any]) -> None:
+        await self._step()
+        self._driver(incarnation)
+        self.world.topologies[incarnation] = topology
+
+    async def set_master_password(self, incarnation: str, username: str, verifier: str) -> None:
+        await self._step()
+        life = self._driver(incarnation)
+        if life.role != "writer":
+            raise RpcError("WrongRole", life.role)
+        self.world.volumes[life.plan.volume].verifier = verifier
+
+    async def prepare_image(self, incarnation: str) -> None:
+        await self._step()
+        self._driver(incarnation)
+
+    async def release(self, incarnation: str) -> None:
+        self._alive()
+
+    # volumes
+
+    async def create(self, cluster: Cluster) -> CreatedVolume:
+        await self._step(0.5)
+        volume = cluster.volume.id
+        if volume in self.world.volumes:
+            raise Broken(f"volume {volume} is created twice")
+        self.world.volumes[volume] = FakeVolume(images={"first"}, verifier=cluster.master_verifier)
+        await self._step(0.5)
+        image = Image(name="first", lsn=1000, timeline=1, created_at=now_utc())
+        return CreatedVolume("sys", 900, 1000, 1, 1, image)
+
+    async def look(self, volume: str) -> VolumeSeen:
+        self._alive()
+        await asyncio.sleep(0.001)
+        self._alive()
+        present = self.world.volumes.get(volume)
+        segments = tuple(
+            SegmentSeen(f"n{n}", "z", n <= self.world.nodes_up, vdl=present.vdl if present else 0)
+            for n in range(1, 7)
+        )
+        return VolumeSeen(segments=segments, known=True)
+
+    async def publish_image(self, plan: InstancePlan) -> Image:
+        await self._step()
+        volume = self.world.volumes[plan.volume]
+        name = f"image-{volume.vdl}"
+        volume.images.add(name)
+        return Image(name=name, lsn=volume.vdl, timeline=volume.timeline, created_at=now_utc())
+
+    async def delete_image(self, volume: str, image: Image) -> None:
+        await self._step()
+        self.world.volumes[volume].images.discard(image.name)
+
+    async def drop(self, volume: str) -> None:
+        await self._step()
+        self.world.volumes.pop(volume, None)
+
+    # endpoints
+
+    async def allocate(self, port: int, in_use: set[str]) -> str:
+        await self._step()
+        return next(a for a in (f"127.9.9.{n}" for n in range(1, 255)) if a not in in_use)
+
+    async def apply(self, plan: EndpointPlan) -> None:
+        await self._step()
+        self.world.endpoints[plan.cluster] = plan
+
+    async def move_writer(self, plan: EndpointPlan) -> None:
+        await self._step()
+        self.world.endpoints[plan.cluster] = plan
+
+    async def remove(self, cluster: str) -> None:
+        await self._step()
+        self.world.endpoints.pop(cluster, None)
+
+
+PortsFactory = Callable[[World], Ports]
