@@ -17,7 +17,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 import zstandard
 
@@ -79,7 +79,7 @@ def pack_directory(directory: Path, target: Path) -> ArchiveInfo:
         hashing = _HashingWriter(file)
         compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
         with (
-            compressor.stream_writer(hashing, closefd=False) as packed,
+            compressor.stream_writer(cast(IO[bytes], hashing), closefd=False) as packed,
             tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
         ):
             for path in sorted(directory.iterdir()):

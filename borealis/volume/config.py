@@ -67,7 +67,7 @@ class DriverConfig(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float = 3.0
     probe_seconds: float = 0.5
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
-    """What else the engine's own module wants to know of the instance (see `engines.base.InstanceSettings`)."""
+    """What else the engine's module is told of the instance: fields of `engines.base.InstanceSettings`."""
 
 
 def decode_config(text: bytes | str, source: str = "configuration") -> DriverConfig:

@@ -2,7 +2,7 @@
 
 Owns the reader's view of the volume, and the two rules of it: nothing above the VDL leaves here, and a
 timeline shows only when the term that began it is committed. Bytes come in from `Follower` (and from
-`VolumeOpening`, which learns the end of the log by election); they go out to the engine's `ReaderServer`.
+the opening, which learns the end of the log by election); they go out to the engine's `ReaderServer`.
 It holds no connection: what is no longer in memory is asked of `fetch`.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from borealis.log.history import TermHistory
+from borealis.log.types import LSN_MAX, NOTHING_COMMITTED, CommitPoint
 from borealis.logs import get_logger
 from borealis.volume.ring import LogRing
 
@@ -30,21 +31,13 @@ class VolumeFeed:
     replaced it; every byte in the ring belongs to `history`.
     """
 
-    def __init__(
-        self,
-        system_id: str,
-        history: TermHistory,
-        fetch: Fetch,
-        *,
-        position: int,
-        ring_bytes: int = RING_BYTES,
-    ) -> None:
+    def __init__(self, system_id: str, fetch: Fetch, *, ring_bytes: int = RING_BYTES) -> None:
         self._system_id = system_id
         self._fetch = fetch
-        self._ring = LogRing(ring_bytes, position)
-        self._history = history
-        self._commit: tuple[int, int] = (0, 0)
-        self._ceiling: int | None = None
+        self._ring = LogRing(ring_bytes)
+        self._history = TermHistory()
+        self._commit = NOTHING_COMMITTED
+        self._ceiling = LSN_MAX
         """Start of the first term that is not committed: what an older writer called durable ends there."""
         self._vdl = 0
         self._timelines: Mapping[int, tuple[int, int | None, str]] = {}
@@ -104,21 +97,21 @@ class VolumeFeed:
         return self._ring.end
 
     @property
-    def commit_point(self) -> tuple[int, int]:
+    def commit_point(self) -> CommitPoint:
         """The newest (term, LSN) that a writer announced as durable."""
         return self._commit
 
     @property
-    def ready(self) -> bool:
-        """False until a first commit point is known: nothing can be served before."""
-        return bool(self._timelines)
+    def known(self) -> bool:
+        """False until a first history was heard: before that there is no log to speak of."""
+        return len(self._history) > 0
 
     def set_history(self, history: TermHistory) -> None:
         """A node's history: bytes that do not belong to it are forgotten."""
         if history == self._history:
             return
         agreed = self._history.agree_until(history)
-        if agreed < self._ring.end:
+        if self.known and agreed < self._ring.end:
             log.info("history changed: %d bytes above %X are void", self._ring.end - agreed, agreed)
             self._ring.truncate(agreed)
         self._history = history
@@ -149,7 +142,7 @@ class VolumeFeed:
         known = self._commit
         if (term, vdl) <= known:
             return
-        self._commit = (term, vdl)
+        self._commit = CommitPoint(term, vdl)
         if term != known[0]:
             self._reshape()
             self._settle()
@@ -160,18 +153,13 @@ class VolumeFeed:
     def _reshape(self) -> None:
         """The history or the committing term has changed: which timelines show, and what caps the VDL."""
         term = self._commit[0]
-        if not term:
-            return
-        committed = tuple(entry for entry in self._history.entries if entry.term <= term)
-        self._timelines = TermHistory(committed).timelines() if committed else {}
-        later = [entry.start for entry in self._history.entries if entry.term > term]
-        self._ceiling = min(later, default=None)
+        if term:
+            self._timelines = self._history.upto_term(term).timelines()
+            self._ceiling = self._history.clamp(term, LSN_MAX)
 
     def _settle(self) -> bool:
         """Work out the VDL again; True if it moved."""
-        vdl = min(self._commit[1], self._ring.end)
-        if self._ceiling is not None:
-            vdl = min(vdl, self._ceiling)
+        vdl = min(self._commit[1], self._ring.end, self._ceiling)
         if vdl == self._vdl:
             return False
         self._vdl = vdl

@@ -10,13 +10,6 @@ All times are nanoseconds of the machine's boot-time clock (it goes on while the
 
 from __future__ import annotations
 
-import time
-
-
-def boottime_ns() -> int:
-    """Now, on the clock of leases."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
 
 class Lease:
     """The lease of one writer in one term.
@@ -24,29 +17,19 @@ class Lease:
     Invariant: `deadline_ns` never goes back.
     """
 
-    def __init__(self, seconds: float, write_quorum: int) -> None:
+    def __init__(self, seconds: float) -> None:
         self.length_ns = int(seconds * 1e9)
-        self._write_quorum = write_quorum
-        self._heard: dict[str, int] = {}
-        self._deadline_ns = 0
+        self.deadline_ns = 0
+        """Until when the writer may answer; 0 before it was ever confirmed."""
 
-    def acknowledged(self, node: str, sent_ns: int) -> None:
-        """`node` acknowledged a message of this term that was sent at `sent_ns`."""
-        if sent_ns > self._heard.get(node, 0):
-            self._heard[node] = sent_ns
+    def confirmed(self, sent_ns: int) -> None:
+        """A write quorum has acknowledged what was sent at `sent_ns`; 0: it has not acknowledged anything."""
+        if sent_ns:
+            self.deadline_ns = max(self.deadline_ns, sent_ns + self.length_ns)
 
     def renewed(self, seconds: float, now_ns: int) -> None:
         """The control plane, which alone can name another writer, promises not to for so long."""
-        self._deadline_ns = max(self._deadline_ns, now_ns + int(seconds * 1e9))
-
-    @property
-    def deadline_ns(self) -> int:
-        """Until when the writer may answer; 0 before it was ever confirmed."""
-        heard = sorted(self._heard.values(), reverse=True)
-        if len(heard) >= self._write_quorum:
-            confirmed = heard[self._write_quorum - 1]
-            self._deadline_ns = max(self._deadline_ns, confirmed + self.length_ns)
-        return self._deadline_ns
+        self.deadline_ns = max(self.deadline_ns, now_ns + int(seconds * 1e9))
 
     def remaining_seconds(self, now_ns: int) -> float:
         """What is left of it; negative when it has ended."""

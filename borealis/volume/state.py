@@ -5,7 +5,8 @@ comes back never takes itself for less than it was (a writer for a reader) or fo
 writer). It never holds log positions: those are learned again from the nodes and from the engine's own log.
 
 FORMAT: `driver-state.json`, version 1: `{"version": 1, "crc": <CRC-32 of the JSON text of "state">,
-"state": {...}}` with the fields of `DriverState`. Replaced by rename after an fsync; the folder is synced too.
+"state": {...}}` with the fields of `DriverState`. Replaced by rename after
+an fsync; the folder is synced too.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Role(enum.StrEnum):
 
 
 class DriverState(msgspec.Struct, frozen=True, kw_only=True):
-    """The remembered state. `history` is the term history as JSON value, own entry last; empty for readers."""
+    """The remembered state. `history` is the term history as JSON, own entry last; empty for readers."""
 
     role: Role = Role.READER
     term: int = 0

@@ -1,0 +1,77 @@
+"""Reading the engine's own log files while the engine writes them, and finding where records end in them.
+
+Owns no bytes and no decision: it gives the writer pieces of log that end where the log may be cut. The choice
+of scanner follows the log's kind (`Engine.log_device_kind`), the same word that the volume library is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from borealis.engines.base import Engine
+from borealis.errors import BorealisError
+from borealis.volume.nativelib import WalScanner
+
+READ_BYTES = 1 << 20
+"""The most that is read at once, in bytes."""
+
+
+class LogFileError(BorealisError):
+    """The engine's log files do not hold what the engine wrote: this instance cannot be a writer."""
+
+    code = "EngineLogDamaged"
+
+
+class Scanner(Protocol):
+    """What the writer needs of a scanner; `position` is always a place where the log may be cut."""
+
+    @property
+    def position(self) -> int: ...
+
+    def scan(self, data: bytes, lsn: int, limit: int) -> object: ...
+
+
+_SCANNERS: dict[str, Callable[[int, int], Scanner]] = {"pgwal": WalScanner}
+
+
+def log_scanner(kind: str, position: int, timeline: int) -> Scanner:
+    """A native scanner for this kind of log. Raises LogFileError for a kind that has none."""
+    try:
+        return _SCANNERS[kind](position, timeline)
+    except KeyError:
+        raise LogFileError(
+            f"there is no scanner for logs of kind {kind!r}; known: {sorted(_SCANNERS)}"
+        ) from None
+
+
+class EngineLog:
+    """The log of one timeline from `position` on, as the local engine writes it."""
+
+    def __init__(self, engine: Engine, data_dir: Path, position: int, timeline: int) -> None:
+        self.timeline = timeline
+        self._engine = engine
+        self._data_dir = data_dir
+        self._scanner = log_scanner(engine.log_device_kind, position, timeline)
+
+    @property
+    def position(self) -> int:
+        """All before it was taken."""
+        return self._scanner.position
+
+    def take(self, written: int) -> bytes:
+        """The next piece of whole records (or final pages) below `written`; empty: there is none yet.
+
+        `written`: how far the log is known to be written, asked before this call.
+        """
+        start = self._scanner.position
+        limit = min(written, start + READ_BYTES)
+        if limit <= start:
+            return b""
+        data = self._engine.log_read(self._data_dir, self.timeline, start, limit)
+        if not data:
+            return b""
+        self._scanner.scan(data, start, start + len(data))
+        taken = self._scanner.position - start
+        return data if taken == len(data) else data[:taken]

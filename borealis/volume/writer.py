@@ -1,0 +1,267 @@
+"""The writer's steady state: from the engine's log file to a write quorum of nodes, and back to the engine.
+
+Owns the way of a commit in this process. The rule that everything hangs on: read `write_seq` *first*, then
+the log file; send what ends at a verified record end or at a final page boundary; release that `write_seq`
+when the write quorum has that end on disk. Counting is `Shipper`'s, finding ends is `EngineLog`'s, sockets
+are `Links`'; this module only connects them, without a task switch between any two steps.
+
+It ships whatever is written, whether or not a sync waits for it yet, and as many batches at once as there
+are. It never waits for one node. What it can still send again is a ring of memory; a node that is further
+behind is left to gossip. It never says anything to a node once it is fenced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import zlib
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from borealis.log.frames import Kind
+from borealis.log.history import TermHistory
+from borealis.log.quorum import Quorum
+from borealis.log.shipping import AppendRange, NodeProgress, Shipper
+from borealis.log.types import WINDOW_BYTES, Superseded
+from borealis.log.wire import Ack, Message
+from borealis.logs import get_logger
+from borealis.volume.device import LogDevice, boottime_ns
+from borealis.volume.enginelog import EngineLog
+from borealis.volume.lease import Lease
+from borealis.volume.link import Links
+from borealis.volume.ring import LogRing
+
+log = get_logger(__name__)
+
+RING_BYTES = 2 * WINDOW_BYTES
+UNACKNOWLEDGED_BYTES_MAX = WINDOW_BYTES // 2
+"""The engine's log is taken this far above the VDL, in bytes; a window below it fits into the ring too."""
+HEARTBEATS_PER_LEASE = 4
+
+_APPEND_FRAME = struct.Struct(">IBQQQQI")
+_LENGTH_BYTES = 4
+
+
+class Writer:
+    """Ships the log of one term. Implements `link.LinkUser`; `on_superseded` is called once, at the end."""
+
+    def __init__(
+        self,
+        quorum: Quorum,
+        history: TermHistory,
+        engine_log: EngineLog,
+        device: LogDevice,
+        links: Links,
+        lease: Lease,
+        on_superseded: Callable[[Superseded], None],
+    ) -> None:
+        """`engine_log.position` is durable in this term: shipping goes on from there."""
+        self.lease = lease
+        self._shipper = Shipper(quorum, history, engine_log.position)
+        self._log = engine_log
+        self._device = device
+        self._links = links
+        self._ring = LogRing(RING_BYTES, engine_log.position)
+        self._on_superseded = on_superseded
+        self._inflight: deque[tuple[int, int]] = deque()
+        """(end, write_seq): when `end` is durable, all writes up to `write_seq` are."""
+        self._latest: tuple[int, bytes] = (0, b"")
+        """The newest piece, so that it is not read out of the ring again: (start, bytes)."""
+        self._waiting: list[asyncio.Future[None]] = []
+        """For the VDL to rise."""
+        self._over = False
+        self._notices = device.bind_notices()
+
+    # ------------------------------------------------------------------ what others may know
+    @property
+    def term(self) -> int:
+        return self._shipper.term
+
+    @property
+    def history(self) -> TermHistory:
+        return self._shipper.history
+
+    @property
+    def vdl(self) -> int:
+        """All before it is on a write quorum."""
+        return self._shipper.vdl
+
+    @property
+    def shipped(self) -> int:
+        """All before it was taken from the engine's log."""
+        return self._shipper.end
+
+    @property
+    def nodes(self) -> Mapping[str, NodeProgress]:
+        return self._shipper.nodes
+
+    @property
+    def over(self) -> bool:
+        """Fenced: nothing leaves here any more."""
+        return self._over
+
+    # ------------------------------------------------------------------ life
+    async def run(self, ends: Mapping[str, int] | None = None) -> None:
+        """Ship until cancelled. `ends`: what nodes said on connections that stand (`OpenedVolume.ends`)."""
+        loop = asyncio.get_running_loop()
+        self._links.user = self
+        for node in self._links.connected:
+            self._shipper.connected(node, (ends or {}).get(node))
+        loop.add_reader(self._notices, self._on_notice)
+        try:
+            self._pump()
+            self._say_commit()
+            await self._beat()
+        finally:
+            loop.remove_reader(self._notices)
+
+    async def _beat(self) -> None:
+        """Heartbeats renew the lease, tell idle nodes the VDL, and bring the notices that were lost."""
+        pause = self.lease.length_ns / 1e9 / HEARTBEATS_PER_LEASE
+        while not self._over:
+            for node, message in self._shipper.heartbeat(boottime_ns()):
+                self._links.send(node, message.encode())
+            self._device.beat()
+            self._pump()
+            # The answers are back long before the next heartbeat.
+            await asyncio.sleep(pause / 2)
+            self._settle_lease()
+            await asyncio.sleep(pause / 2)
+            self._settle_lease()
+
+    def _settle_lease(self) -> None:
+        self.lease.confirmed(self._shipper.lease_from_ns)
+        if self.lease.deadline_ns != self._device.lease_deadline_ns:
+            self._device.set_lease(self.lease.deadline_ns)
+
+    def renew(self, seconds: float) -> None:
+        """The control plane's word that it names no other writer for so long."""
+        self.lease.renewed(seconds, boottime_ns())
+        self._settle_lease()
+
+    async def wait_durable(self, lsn: int, timeout: float) -> None:
+        """Waits until `lsn` is durable; raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while self.vdl < lsn:
+                risen = asyncio.get_running_loop().create_future()
+                self._waiting.append(risen)
+                await risen
+
+    # ------------------------------------------------------------------ from the engine to the nodes
+    def _on_notice(self) -> None:
+        try:
+            self._notices.recv(64)
+        except (BlockingIOError, InterruptedError):
+            return
+        self._pump()
+
+    def _pump(self) -> None:
+        """Take what the engine has written, send it, and remember what its durability releases."""
+        if self._over:
+            return
+        view = self._device.view()
+        seq, written = view.write_seq, view.written_lsn
+        shipper = self._shipper
+        if view.timeline == self._log.timeline:
+            while True:
+                if shipper.end - shipper.vdl >= UNACKNOWLEDGED_BYTES_MAX:
+                    return  # What follows is taken when acknowledgements have come; so is its number.
+                data = self._log.take(written)
+                if not data:
+                    break
+                self._latest = (shipper.end, data)
+                self._ring.append(data)
+                shipper.floor = self._ring.start
+                shipper.produced(shipper.end + len(data))
+                self._send()
+        elif view.timeline > self._log.timeline:
+            # Its numbers must never be released by what is known of the old timeline.
+            log.error("the engine writes timeline %d, expected %d", view.timeline, self._log.timeline)
+            return
+        if shipper.end <= shipper.vdl:
+            self._device.release(seq)
+        elif self._inflight and self._inflight[-1][0] == shipper.end:
+            self._inflight[-1] = (shipper.end, seq)
+        else:
+            self._inflight.append((shipper.end, seq))
+
+    def _send(self) -> None:
+        """Send each node what it may have now."""
+        for part in self._shipper.sends():
+            self._send_range(part)
+
+    def _send_range(self, part: AppendRange) -> None:
+        start, data = self._latest
+        if part.start != start or part.end != start + len(data):
+            held = self._ring.read(part.start, part.end)
+            if held is None:
+                # Cannot happen while the ring is larger than what may be unacknowledged and a window.
+                log.error("log from %X is no longer in memory", part.start)
+                return
+            data = held
+        head = _APPEND_FRAME.pack(
+            _APPEND_FRAME.size - _LENGTH_BYTES + len(data), Kind.APPEND,
+            self._shipper.term, part.start, self._shipper.vdl, boottime_ns(), zlib.crc32(data),
+        )  # fmt: skip
+        send = self._links.send
+        for node in part.nodes:
+            send(node, head, data)
+
+    # ------------------------------------------------------------------ from the nodes to the engine
+    def link_acknowledged(self, node: str, ack: Ack) -> None:
+        self._receive(node, ack)
+
+    def link_received(self, node: str, message: Message) -> None:
+        self._receive(node, message)
+
+    def link_connected(self, node: str) -> None:
+        if not self._over:
+            self._shipper.connected(node)
+            self._say_commit()
+
+    def link_lost(self, node: str) -> None:
+        self._shipper.lost(node)
+
+    def _receive(self, node: str, message: Message) -> None:
+        if self._over:
+            return
+        try:
+            risen = self._shipper.receive(node, message)
+        except Superseded as error:
+            self._over = True
+            self._on_superseded(error)
+            return
+        if risen:
+            self._release()
+        usual = isinstance(message, Ack)
+        # There is more room at this node, or it is back: both are rare.
+        if not usual or self._shipper.nodes[node].sent < self._shipper.end:
+            self._send()
+        if risen or not usual:
+            self._say_commit()
+        if risen and self._device.write_seq != self._seen_seq():
+            self._pump()
+
+    def _release(self) -> None:
+        """Let the engine's syncs go on that waited for what is durable now."""
+        vdl = self._shipper.vdl
+        inflight = self._inflight
+        seq = 0
+        while inflight and inflight[0][0] <= vdl:
+            seq = inflight.popleft()[1]
+        if seq:
+            self._device.release(seq)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    def _seen_seq(self) -> int:
+        """The newest write that was taken account of."""
+        return self._inflight[-1][1] if self._inflight else self._device.released_seq
+
+    def _say_commit(self) -> None:
+        """Tell the VDL to nodes with subscribers, and their term to nodes that have come back."""
+        for node, message in self._shipper.take_outbox():
+            self._links.send(node, message.encode())
