@@ -77,6 +77,11 @@ class RegionPaths:
         return self.run_dir / "p"
 
     @property
+    def agent_lock(self) -> Path:
+        """Locked by the host agent as long as it lives; holds its pid."""
+        return self.run_dir / "agent.lock"
+
+    @property
     def host_socket(self) -> Path:
         return self.run_dir / "host.sock"
 

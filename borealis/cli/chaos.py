@@ -15,8 +15,9 @@ from typing import Any
 
 from borealis.cli.common import CliError, out
 from borealis.cli.link import ControlAway, call_control, explain, with_agent
-from borealis.host.client import HostClient, ProcessInfo
+from borealis.host.client import HostClient, ProcessInfo, agent_pid
 from borealis.paths import RegionPaths
+from borealis.region import load_region
 from borealis.rpc import RpcError
 
 SIGNALS = {"kill": "KILL", "stop": "STOP", "cont": "CONT"}
@@ -35,24 +36,46 @@ class Instance:
 
 def strike(paths: RegionPaths, action: str, victims: list[str], storage_only: bool) -> None:
     """Does `action` ("kill", "stop", "cont") to every victim. Raises CliError before anything is hit."""
-    processes = with_agent(paths, _list)
-    instances = _instances(paths)
-    names = [name for victim in victims for name in resolve(victim, processes, instances, storage_only)]
+    load_region(paths)
+    others = [victim for victim in victims if victim != AGENT]
+    agent_too = len(others) < len(victims)
+    # The agent carries out the rest, so it is thawed first, but killed or frozen last.
+    if agent_too and action == "cont":
+        _strike_agent(paths, action)
+    if others:
+        _strike_others(paths, action, others, storage_only)
+    if agent_too and action != "cont":
+        _strike_agent(paths, action)
 
-    async def hit(agent: HostClient) -> None:
-        for name in dict.fromkeys(names):
-            if name == AGENT:
-                pids = [int((await agent.ping())["pid"])]
-                os.kill(pids[0], getattr(signal, f"SIG{SIGNALS[action]}"))
-            else:
-                pids = await agent.signal(name, SIGNALS[action], tree=True)
-            shown = ", ".join(map(str, pids)) or "it does not run"
-            out.print(f"{name} {DONE[action] if pids else 'was not hit'} (pid {shown})")
 
+def _strike_others(paths: RegionPaths, action: str, victims: list[str], storage_only: bool) -> None:
     try:
+        processes = with_agent(paths, _list)
+        instances = _instances(paths)
+        names = [name for victim in victims for name in resolve(victim, processes, instances, storage_only)]
+
+        async def hit(agent: HostClient) -> None:
+            for name in dict.fromkeys(names):
+                _say(name, action, await agent.signal(name, SIGNALS[action], tree=True))
+
         with_agent(paths, hit)
     except RpcError as error:
         raise explain(error) from error
+
+
+def _strike_agent(paths: RegionPaths, action: str) -> None:
+    # Not asked of the agent: a frozen one could not answer.
+    pid = agent_pid(paths)
+    if pid is not None:
+        os.kill(pid, getattr(signal, f"SIG{SIGNALS[action]}"))
+    _say(AGENT, action, [] if pid is None else [pid])
+
+
+def _say(name: str, action: str, pids: list[int]) -> None:
+    if pids:
+        out.print(f"{name} {DONE[action]} (pid {', '.join(map(str, pids))})")
+    else:
+        out.print(f"{name} does not run")
 
 
 async def _list(agent: HostClient) -> tuple[ProcessInfo, ...]:
@@ -78,8 +101,6 @@ def resolve(
 ) -> list[str]:
     """The names of the processes that the user means. Raises CliError."""
     listed, known = list(processes), list(instances)
-    if victim == AGENT:
-        return [AGENT]
     part, _, rest = victim.rpartition(":")
     names = {process.name for process in listed}
     if not part and (victim in names):

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import select
+import signal
 from collections.abc import Iterable
 
 from borealis.cli.common import CliError, err, out
-from borealis.host.client import HostClient, ProcessInfo
+from borealis.host import proc
+from borealis.host.client import HostClient, ProcessInfo, agent_pid
 from borealis.paths import RegionPaths
 from borealis.region import load_region
-from borealis.rpc import RpcConnectionLost, RpcError
+from borealis.rpc import RpcError
 
 ENGINE_SECONDS = 20.0
 OTHER_SECONDS = 10.0
@@ -42,6 +46,9 @@ def _anything_left(paths: RegionPaths) -> bool:
 async def _stop(paths: RegionPaths) -> None:
     from borealis.cli.up import connect_agent
 
+    pid = agent_pid(paths)
+    if pid is not None:
+        os.kill(pid, signal.SIGCONT)  # A frozen one could not do its last work.
     # An agent that had died is started to find the processes again; held, so that it starts none of them.
     agent = await connect_agent(paths, hold=True)
     try:
@@ -51,11 +58,11 @@ async def _stop(paths: RegionPaths) -> None:
             await asyncio.gather(*(_stop_one(agent, process, seconds) for process in group))
         for process in processes:
             await agent.forget(process.name)
+        pid = (await agent.ping())["pid"]
+        descriptor = proc.open_process(int(pid))
         await agent.shutdown()
-        async with asyncio.timeout(AGENT_SECONDS):
-            await agent.closed.wait()
-    except TimeoutError:
-        raise CliError("the host agent did not end: see log/host.log in the region's folder") from None
+        if not await asyncio.to_thread(_wait_end, descriptor):
+            raise CliError(f"the host agent (pid {pid}) does not end: see {paths.log_file('host')}")
     except RpcError as error:
         raise CliError(f"the region could not be stopped: {error.message}") from error
     finally:
@@ -95,11 +102,12 @@ def _tidy(paths: RegionPaths) -> None:
             path.unlink(missing_ok=True)
 
 
-async def agent_runs(paths: RegionPaths) -> bool:
-    """Whether a host agent answers."""
-    try:
-        agent = await HostClient.connect(paths, timeout=0)
-    except RpcConnectionLost:
-        return False
-    await agent.close()
-    return True
+def _wait_end(descriptor: int | None) -> bool:
+    """Waits for the end of the process of a pidfd, which is closed; False when it does not end in time."""
+    if descriptor is None:
+        return True
+    waiter = select.poll()
+    waiter.register(descriptor, select.POLLIN)
+    ended = bool(waiter.poll(AGENT_SECONDS * 1000))
+    os.close(descriptor)
+    return ended

@@ -6,6 +6,7 @@ that `borealis --help` is quick.
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from enum import StrEnum
@@ -47,6 +48,8 @@ def _global(
     ] = False,
 ) -> None:
     chosen.data = data
+    # What goes wrong is said once, by the error that ends the command.
+    logging.getLogger().addHandler(logging.NullHandler())
 
 
 @app.command(

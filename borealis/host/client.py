@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
 import subprocess
 import sys
 from typing import Any
@@ -140,6 +142,22 @@ def start_agent(paths: RegionPaths, hold: bool = False) -> subprocess.Popen[byte
             start_new_session=True,
             umask=0o077,
         )
+
+
+def agent_pid(paths: RegionPaths) -> int | None:
+    """The pid of the living agent, whether it answers or not; None when there is none."""
+    try:
+        descriptor = os.open(paths.agent_lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.read(descriptor, 32).strip()
+        return int(text) if text.isdigit() else None
+    finally:
+        os.close(descriptor)
+    return None  # Nobody holds the lock: what it says is of the past.
 
 
 def _status(answer: Any) -> int | None:

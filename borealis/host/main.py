@@ -60,12 +60,14 @@ async def _run(agent: Agent) -> None:
 def _lock(paths: RegionPaths) -> int | None:
     paths.run_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     # Not inherited by children (O_CLOEXEC), so it is free as soon as the agent is gone.
-    descriptor = os.open(paths.run_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(paths.agent_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
         return None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
 
 

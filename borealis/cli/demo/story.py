@@ -136,8 +136,8 @@ def _count(cluster: DemoCluster, before: Snapshot, books: Books, outage: float) 
         )
     count = len(books.acknowledged)
     out.print(
-        f"[bold green]{count:,} orders were acknowledged, and {new_writer}, the new "
-        f"writer, has every one of them.[/]\nThe first write succeeded [bold]{outage:.0f} ms[/] after the kill."
+        f"[bold green]{count:,} orders were acknowledged; {new_writer}, the new writer, has every one "
+        f"of them.[/]\nThe first write succeeded [bold]{outage:.0f} ms[/] after the kill."
     )
     out.print("Meanwhile the lost instance is replaced by a new reader:")
     cluster.wait()
