@@ -35,6 +35,7 @@ missing_packages() {
     found mariadb || printf ' mariadb-client'
     found haproxy || printf ' haproxy'
     found "${CC:-gcc}" || printf ' gcc'
+    found make || printf ' make'
     [ -e /usr/include/stdio.h ] || printf ' libc6-dev'
     [ -x "$VENV/bin/python" ] || find_python >/dev/null || printf ' python3-venv'
 }
