@@ -29,7 +29,7 @@ HEALTHY_AFTER_SECONDS = 10.0
 """A process that lived this long did not fail at its start: the next backoff is the first one again."""
 
 KILL_WAIT_SECONDS = 10.0
-SWEEP_PAUSE_SECONDS = 0.01
+SWEEP_PAUSE_SECONDS = 0.002
 
 Notify = Callable[[str, dict[str, Any]], None]
 
