@@ -27,7 +27,7 @@ stop:
 	@$(BOREALIS) down
 
 test: setup
-	$(BIN)/pytest -n 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadgroup $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
