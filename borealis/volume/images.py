@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from borealis.errors import BorealisError
-from borealis.log.wire import BlobData, BlobGet, BlobOk, BlobPut, Purpose, Status, StatusReply
+from borealis.log.wire import BlobData, BlobDelete, BlobGet, BlobOk, BlobPut, Purpose, Status, StatusReply
 from borealis.logs import get_logger
 from borealis.storage.client import NodeConnection
 from borealis.volume.archive import ArchiveInfo, pack_directory, unpack_archive
@@ -171,6 +171,29 @@ async def _status(connection: NodeConnection) -> StatusReply:
     if not isinstance(reply, StatusReply):
         raise ImageError(f"unexpected answer {type(reply).__name__} to a question for the segment's status")
     return reply
+
+
+async def remove(connect: Connect, addresses: Sequence[str], manifest: ImageManifest) -> int:
+    """Removes the image from every node that can be reached, the manifest first; returns from how many.
+
+    Can be repeated.
+    """
+    removed = 0
+    for address in addresses:
+        try:
+            connection = await connect(address)
+        except (BorealisError, OSError) as error:
+            log.warning("image %s not removed at %s: %s", manifest.name, address, error)
+            continue
+        try:
+            for name in (manifest.name, manifest.archive_name):
+                await connection.request(BlobDelete(name))
+            removed += 1
+        except (BorealisError, OSError) as error:
+            log.warning("image %s not removed at %s: %s", manifest.name, address, error)
+        finally:
+            await connection.close()
+    return removed
 
 
 # ---------------------------------------------------------------------- fetching

@@ -6,7 +6,7 @@ FORMAT (methods, see `borealis.rpc` for the framing)
     status() → see `DriverService.status`
     open_volume(term1, term2, fresh) → {term, timeline, vdl, timings}
     renew(term, seconds) → {lease_remaining}
-    set_topology(topology) → {}          topology: {"members": […], "writer_socket": path | null}
+    set_topology(topology) → {}          topology: {"members": […], "writer_incarnation": id | null, …}
     feedback(instance_id, xmin, catalog_xmin) → {}
     set_master_password(username, verifier) → {}
     checkpoint() → {lsn}
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from borealis.engines.base import Feedback
 from borealis.errors import BorealisError
+from borealis.paths import RegionPaths
 from borealis.rpc import Handler
 from borealis.volume.device import boottime_ns
 from borealis.volume.state import Role
@@ -129,9 +130,10 @@ class DriverService:
 
     async def set_topology(self, topology: dict[str, Any]) -> dict[str, Any]:
         """Who is who in the cluster: for the engine's own SQL functions, and to find the writer."""
-        socket = topology.get("writer_socket")
+        writer = topology.get("writer_incarnation")
         if self._driver.reader is not None:
-            self._driver.reader.writer_socket = Path(socket) if socket else None
+            paths = RegionPaths(Path(self._driver.config.region))
+            self._driver.reader.writer_socket = paths.driver_socket(writer) if writer else None
         await asyncio.to_thread(self._driver.context.session.write_topology, topology)
         return {}
 
