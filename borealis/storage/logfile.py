@@ -283,10 +283,14 @@ class LogFiles:
 
     # -- upkeep ---------------------------------------------------------------------------------------------
 
-    def upkeep(self) -> None:
-        """Saves a summary when enough was written since the last. Call it after a sync."""
-        if self._batch - self._summarised >= self.config.summary_bytes:
-            self._save(final=False)
+    @property
+    def wants_summary(self) -> bool:
+        """Enough was written and synced since the last summary."""
+        return self._batch - self._summarised >= self.config.summary_bytes
+
+    def save_summary(self) -> None:
+        """Saves a summary in the background. Nothing may be added but not synced."""
+        self._save(final=False)
 
     def _save(self, *, final: bool) -> None:
         if not final and self._saving is not None and not self._saving.done():
