@@ -15,6 +15,8 @@ import signal
 from collections.abc import Iterable
 
 from borealis.cli.common import CliError, err, out
+from borealis.endpoints.errors import EndpointError
+from borealis.endpoints.names import HostsFile
 from borealis.host import proc
 from borealis.host.client import HostClient, ProcessInfo, agent_pid
 from borealis.paths import RegionPaths
@@ -100,6 +102,10 @@ def _tidy(paths: RegionPaths) -> None:
     for path in [paths.control_socket, paths.host_socket, *paths.run_dir.glob("**/*.sock")]:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+    hosts = HostsFile(paths.root)
+    if hosts.writable():
+        with contextlib.suppress(EndpointError):
+            hosts.remove()
 
 
 def _wait_end(descriptor: int | None) -> bool:
