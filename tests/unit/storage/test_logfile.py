@@ -101,7 +101,8 @@ def test_restart_finds_all_that_was_synced(place: LogPlace, clean: bool) -> None
     for at in range(0, len(log), 1500):
         put(files, log[at : at + 1500])
         files.sync()
-        files.upkeep()
+        if files.wants_summary:
+            files.save_summary()
     files.set_state(b'{"promised": 7}', 7, 0, len(log))
     files.sync()
     files.close(clean=clean)
@@ -401,7 +402,8 @@ def test_log_is_what_the_model_says(
                 files.retire()
             elif operation == "sync":
                 files.sync()
-                files.upkeep()
+                if files.wants_summary:
+                    files.save_summary()
             elif operation == "repair":
                 start = min(len(log), base + number)
                 end = min(len(log), start + 700)
