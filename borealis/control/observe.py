@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +18,9 @@ from borealis.control.ports import Drivers, Volumes
 from borealis.control.settings import ControlSettings
 from borealis.control.view import DriverStatus, EngineLife, Seen, VolumeSeen
 from borealis.errors import BorealisError
+from borealis.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 POLL_FAILED = (BorealisError, OSError, msgspec.MsgspecError)
 
@@ -172,7 +172,9 @@ class Observer:
     def _take(self, watch: _Watch, status: DriverStatus) -> None:
         before, watch.status = watch.status, status
         if status.engine.up:
-            watch.heard_at = asyncio.get_running_loop().time()
+            # A hung engine is up until its probe has timed out; how long it is silent is known sooner.
+            heard_at = asyncio.get_running_loop().time() - status.engine.silent_seconds
+            watch.heard_at = max(watch.heard_at, heard_at)
         if before is None or _changed(before, status):
             self._wake(watch.cluster)
 

@@ -99,8 +99,9 @@ class Drivers(Protocol):
     async def set_master_password(self, incarnation: str, username: str, verifier: str) -> None:
         """Give the master user a new verifier."""
 
-    async def prepare_image(self, incarnation: str) -> None:
-        """Bring the local files as far forward as they go (restartpoint); the engine is stopped next."""
+    async def prepare_image(self, incarnation: str) -> int:
+        """Bring the local files as far forward as they go (restartpoint); the engine is stopped next. Returns
+        the timeline that they are on."""
 
     async def release(self, incarnation: str) -> None:
         """Close the connection to a driver that is no longer of interest."""
@@ -115,7 +116,7 @@ class Volumes(Protocol):
     async def look(self, volume: str) -> VolumeSeen:
         """Ask all nodes for their segments. Never raises for nodes that do not answer."""
 
-    async def publish_image(self, plan: InstancePlan) -> Image:
+    async def publish_image(self, plan: InstancePlan, timeline: int) -> Image:
         """Pack the directory of a cleanly stopped hidden instance and put it on the nodes."""
 
     async def delete_image(self, volume: str, image: Image) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,8 +25,9 @@ from borealis.control.states import InstanceStatus
 from borealis.control.store import Conflict, Delete, Op, Put
 from borealis.control.view import is_serving
 from borealis.errors import BorealisError
+from borealis.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 FAILED_AFTER_TRIES = 3
 """An instance that could not be brought up so often in a row is shown as failed; it is still tried."""
@@ -226,9 +226,10 @@ class Reconciler:
         else:
             self._loops.pop(cluster, None)
 
-    def kick_all(self) -> None:
-        """Look at every cluster soon."""
+    def resync_endpoints(self) -> None:
+        """A proxy was started again, perhaps with old targets: go over all endpoints."""
         for cluster in self._context.store.clusters():
+            self._context.memory(cluster.key).endpoints_applied = None
             self.kick(cluster.key)
 
     def _committed(self, ops: Sequence[Op]) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -36,8 +35,9 @@ from borealis.control.records import (
     now_utc,
 )
 from borealis.errors import BorealisError
+from borealis.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 FORMAT = 1
 EVENTS_KEPT_DAYS = 14

@@ -43,6 +43,7 @@ class DriverEngine(msgspec.Struct, frozen=True):
     lag_ms: float | None = None
     connections: int | None = None
     replay_paused: bool = False
+    silent_seconds: float = 0.0  # since a new connection was last answered
     error: str | None = None
 
 

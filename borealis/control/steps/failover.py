@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 
 from borealis.control.actions import OpenWriter
 from borealis.control.context import ControlContext, StepFailed
@@ -24,8 +23,9 @@ from borealis.control.settle import move_cluster, retire
 from borealis.control.states import ClusterStatus, InstanceStatus, Want
 from borealis.control.store import Conflict, Op, Put
 from borealis.errors import BorealisError
+from borealis.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LOOK_SECONDS = 0.05
 KILL_SECONDS = 5.0

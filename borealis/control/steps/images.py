@@ -6,15 +6,14 @@ left is removed, and a later one begins from nothing.
 
 from __future__ import annotations
 
-import logging
-
 from borealis.control.context import ControlContext, StepFailed
 from borealis.control.ports import InstancePlan
 from borealis.control.records import Cluster, Image, ImageJob, Volume, now_utc
 from borealis.control.steps.instance_create import follow, member_classes, newest_image
 from borealis.control.store import Conflict
+from borealis.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 async def make_image(context: ControlContext, key: str) -> None:
@@ -46,10 +45,10 @@ async def _make(context: ControlContext, key: str, plan: InstancePlan) -> Image:
     await context.instances.start(plan)
     context.observer.watch(plan.incarnation, key)
     await follow(context, plan.incarnation)
-    await context.drivers.prepare_image(plan.incarnation)
+    timeline = await context.drivers.prepare_image(plan.incarnation)
     if not await context.instances.stop_engine(plan.incarnation, context.settings.stop_seconds):
         raise StepFailed(f"The hidden instance {plan.incarnation} did not shut down cleanly: no image of it.")
-    return await context.volumes.publish_image(plan)
+    return await context.volumes.publish_image(plan, timeline)
 
 
 async def drop_image_job(context: ControlContext, key: str) -> None:

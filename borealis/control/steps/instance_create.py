@@ -7,7 +7,6 @@ ever used.
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from borealis.control.context import ControlContext, StepFailed
 from borealis.control.ports import InstancePlan
@@ -17,8 +16,9 @@ from borealis.control.states import Want
 from borealis.control.store import Conflict
 from borealis.control.view import DriverStatus, EngineLife
 from borealis.errors import BorealisError
+from borealis.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LOOK_SECONDS = 0.05
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import Any
 
@@ -14,8 +13,9 @@ from borealis.control.records import Instance
 from borealis.control.store import Put
 from borealis.control.view import View
 from borealis.errors import BorealisError
+from borealis.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 async def renew_lease(context: ControlContext, incarnation: str, term: int) -> None:

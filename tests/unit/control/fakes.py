@@ -292,9 +292,9 @@ class Ports:
             raise RpcError("WrongRole", life.role)
         self.world.volumes[life.plan.volume].verifier = verifier
 
-    async def prepare_image(self, incarnation: str) -> None:
+    async def prepare_image(self, incarnation: str) -> int:
         await self._step()
-        self._driver(incarnation)
+        return self.world.volumes[self._driver(incarnation).plan.volume].timeline
 
     async def release(self, incarnation: str) -> None:
         self._alive()
@@ -322,12 +322,12 @@ class Ports:
         )
         return VolumeSeen(segments=segments, known=True)
 
-    async def publish_image(self, plan: InstancePlan) -> Image:
+    async def publish_image(self, plan: InstancePlan, timeline: int) -> Image:
         await self._step()
         volume = self.world.volumes[plan.volume]
         name = f"image-{volume.vdl}"
         volume.images.add(name)
-        return Image(name=name, lsn=volume.vdl, timeline=volume.timeline, created_at=now_utc())
+        return Image(name=name, lsn=volume.vdl, timeline=timeline, created_at=now_utc())
 
     async def delete_image(self, volume: str, image: Image) -> None:
         await self._step()
