@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 import zlib
 from concurrent.futures import CancelledError, Executor, Future
@@ -91,6 +92,8 @@ class LogFiles:
         self._pending: list[bytes | memoryview] = []
         self._summarised = 0
         self._next: Future[int] | None = None
+        self._hurry = threading.Event()
+        """Set when the next file is waited for."""
         self._retry_at = 0.0
         self._saving: Future[None] | None = None
         self._retiring: Future[None] | None = None
@@ -261,7 +264,10 @@ class LogFiles:
         return max(self._size, min(2 * self._size, self.config.file_bytes))
 
     def _order_next(self) -> None:
-        self._next = self._executor.submit(prepare_file, self.directory, self.file_seq + 1, self._next_size())
+        self._hurry.clear()
+        self._next = self._executor.submit(
+            prepare_file, self.directory, self.file_seq + 1, self._next_size(), self._hurry
+        )
 
     def _next_ready(self) -> bool:
         if self._next is None:
@@ -269,6 +275,7 @@ class LogFiles:
                 return False
             self._order_next()
         assert self._next is not None
+        self._hurry.set()
         try:
             self._next.result(timeout=PREPARE_SECONDS_MAX)
             return True
@@ -338,6 +345,7 @@ class LogFiles:
         finally:
             self._pending.clear()
             # Nothing may happen to these files any more once this has returned.
+            self._hurry.set()
             if self._next is not None:
                 self._next.cancel()
             for job in (self._next, self._saving, self._retiring):

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
+import time
 from pathlib import Path
 
 CHUNK_BYTES = 1024 * 1024
-SYNC_EVERY_BYTES = 8 * 1024 * 1024
-"""Prewriting syncs in steps, in bytes, so that it does not pile up writes in front of an append's sync."""
+"""Prewriting syncs in steps of this many bytes: it piles up no writes in front of an append's sync."""
 
 _LOG = re.compile(r"([0-9a-f]{8})\.log")
 _SPARE = re.compile(r"spare-[0-9a-f]{8}")
@@ -63,24 +64,24 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def write_zeros(fd: int, start: int, end: int) -> None:
-    """Writes zeros to [start, end) of the file and syncs them."""
-    zeros = bytes(CHUNK_BYTES)
-    unsynced = 0
-    while start < end:
-        count = min(CHUNK_BYTES, end - start)
-        write_all(fd, memoryview(zeros)[:count], start)
-        start, unsynced = start + count, unsynced + count
-        if unsynced >= SYNC_EVERY_BYTES:
-            os.fdatasync(fd)
-            unsynced = 0
+def write_zeros(fd: int, start: int, end: int, hurry: threading.Event | None = None) -> None:
+    """Writes zeros to [start, end) of the file and syncs them; the disk rests half of the time, to be free
+    for appends, until `hurry` is set."""
+    zeros = memoryview(bytes(CHUNK_BYTES))
+    for at in range(start, end, CHUNK_BYTES):
+        began = time.monotonic()
+        write_all(fd, zeros[: end - at], at)
+        os.fdatasync(fd)
+        if hurry is not None and not hurry.is_set():
+            hurry.wait(time.monotonic() - began)
     os.fdatasync(fd)
 
 
-def prepare_file(directory: Path, file_seq: int, size: int) -> int:
+def prepare_file(directory: Path, file_seq: int, size: int, hurry: threading.Event | None = None) -> int:
     """Makes log file `file_seq` of `size` bytes, recycled or new; returns its size. Raises OSError.
 
-    After a failure nothing is left but, at most, a temporary file that the next try overwrites.
+    `hurry`: somebody waits for it. After a failure nothing is left but, at most, a temporary file that the
+    next try overwrites.
     """
     path = log_path(directory, file_seq)
     if path.exists():
@@ -90,7 +91,7 @@ def prepare_file(directory: Path, file_seq: int, size: int) -> int:
         spare = path.with_name(path.name + ".tmp")
         fd = os.open(spare, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         try:
-            write_zeros(fd, 0, size)
+            write_zeros(fd, 0, size, hurry)
             os.fsync(fd)
         except OSError:
             with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import os
 import socket
@@ -42,6 +43,7 @@ from borealis.log.wire import (
     VoteReply,
     decode,
 )
+from borealis.storage.client import NodeConnection
 from borealis.storage.errors import NodeRefused, NodeUnreachable
 from tests.unit.storage.support import SEED, VOLUME, NodeProcess, Writer, log_bytes, running_nodes, until
 
@@ -76,7 +78,7 @@ async def test_kill_under_load_loses_nothing_acknowledged(node: NodeProcess) -> 
             await writer.write_log(1 << 40, piece=3000)
 
         loading = asyncio.create_task(load())
-        await until(lambda writer=writer, target=target: writer.acked > target)
+        await until(functools.partial(_acked_beyond, writer, target))
         await node.kill()
         with pytest.raises((ConnectionError, NodeUnreachable)):
             await loading
@@ -85,6 +87,10 @@ async def test_kill_under_load_loses_nothing_acknowledged(node: NodeProcess) -> 
         assert status.end >= writer.acked, round_number
         assert await node.read(0, status.end) == log_bytes(0, status.end)
         writer = await Writer.take_over(node, SEED)
+
+
+def _acked_beyond(writer: Writer, target: int) -> bool:
+    return writer.acked > target
 
 
 async def test_promises_survive_a_kill(node: NodeProcess) -> None:
@@ -122,7 +128,7 @@ async def test_new_term_cuts_and_is_told_to_subscribers(node: NodeProcess) -> No
 class Subscription:
     """Follows a node's stream in the background and keeps what it says."""
 
-    def __init__(self, connection, start: int) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, connection: NodeConnection, start: int) -> None:
         self.connection = connection
         self.start = start
         self.log = bytearray()
@@ -150,6 +156,9 @@ class Subscription:
     async def until_end(self, end: int) -> None:
         await until(lambda: self.start + len(self.log) >= end)
 
+    async def until_vdl(self, vdl: int) -> None:
+        await until(lambda: self.vdl == vdl)
+
 
 async def test_subscribers_live_and_late(node: NodeProcess) -> None:
     writer = await Writer.create(node)
@@ -161,7 +170,7 @@ async def test_subscribers_live_and_late(node: NodeProcess) -> None:
     writer.commit(4 * MIB + 40_000)
     for reader in (early, late, future):
         await reader.until_end(4 * MIB + 50_000)
-        await until(lambda reader=reader: reader.vdl == 4 * MIB + 40_000)
+        await reader.until_vdl(4 * MIB + 40_000)
         assert bytes(reader.log) == log_bytes(reader.start, 4 * MIB + 50_000)
     assert (await node.status()).subscribers == 3
     assert isinstance(ack := await writer.write(b"x"), Ack)
@@ -243,7 +252,7 @@ async def test_trim_recycles_and_old_subscriptions_are_refused(node: NodeProcess
     assert await node.read(5 * MIB, 12 * MIB) == log_bytes(5 * MIB, 12 * MIB)
 
 
-async def _first_error(connection, start: int) -> None:  # type: ignore[no-untyped-def]
+async def _first_error(connection: NodeConnection, start: int) -> None:
     connection.send(Subscribe(start))
     async for message in connection.messages():
         if isinstance(message, Error):
