@@ -73,9 +73,20 @@ def _strike_agent(paths: RegionPaths, action: str) -> None:
 
 def _say(name: str, action: str, pids: list[int]) -> None:
     if pids:
-        out.print(f"{name} {DONE[action]} (pid {', '.join(map(str, pids))})")
+        rest = f" and {len(pids) - 1} more" if len(pids) > 1 else ""
+        out.print(f"{name} {DONE[action]} (pid {pids[0]}{rest})")
     else:
         out.print(f"{name} does not run")
+
+
+def engine_pid(paths: RegionPaths, identifier: str) -> int:
+    """The pid of an instance's engine. Raises CliError."""
+    processes = with_agent(paths, _list)
+    name = resolve(identifier, processes, _instances(paths), storage_only=False)[0]
+    pid = next((process.pid for process in processes if process.name == name and process.alive), None)
+    if pid is None:
+        raise CliError(f"{name}, the engine of {identifier}, does not run")
+    return pid
 
 
 async def _list(agent: HostClient) -> tuple[ProcessInfo, ...]:

@@ -9,11 +9,13 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from borealis.errors import BorealisError
 from borealis.paths import RegionPaths
@@ -25,8 +27,10 @@ DATA_VARIABLE = "BOREALIS_DATA"
 SYSTEM_DATA = Path("/var/lib/borealis")
 USER_DATA = Path("~/.local/share/borealis")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Piped into another program there is no screen to fit: lines stay whole.
+_WIDE = 200
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDE)
 
 DataOption = Annotated[
     Path | None,
@@ -96,6 +100,15 @@ def command_line(paths: RegionPaths, *words: str) -> str:
         ]
     )
     return shlex.join([*start, *words])
+
+
+def print_commands(commands: Sequence[tuple[str, str]]) -> None:
+    """Prints commands with what they are for, aligned; long ones are never broken, so that they can be
+    copied.
+    """
+    width = min(44, max(len(command) for command, _ in commands))
+    for command, purpose in commands:
+        out.print(f"  [cyan]{escape(command):<{width}}[/]  [dim]{escape(purpose)}[/]", soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

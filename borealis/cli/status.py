@@ -94,7 +94,7 @@ def _endpoints(cluster: Part) -> list[tuple[str, str]]:
 
 
 def _instances(instances: Sequence[Part]) -> Table:
-    table = _table("instance", "role", "zone", "status", "class", "lag", "address", "life")
+    table = _table("instance", "role", "zone", "status", "class", "lag", "life")
     for found in instances:
         table.add_row(
             found["identifier"],
@@ -103,7 +103,6 @@ def _instances(instances: Sequence[Part]) -> Table:
             _state(str(found["status"])),
             _text(found.get("class")),
             _lag(found.get("lag_ms")),
-            _text(found.get("address")),
             _text(found.get("incarnation")),
         )
     return table

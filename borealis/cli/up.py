@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from borealis.cli import preflight
-from borealis.cli.common import CliError, command_line, err, out, tail
+from borealis.cli.common import CliError, command_line, err, out, print_commands, tail
 from borealis.cli.down import stop_region
 from borealis.host.client import START_SECONDS, HostClient, start_agent
 from borealis.host.records import ProcessSpec
@@ -242,15 +242,15 @@ def _say_ready(paths: RegionPaths, config: RegionConfig, detach: bool) -> None:
     out.print(f"  API      {config.endpoint_url}  (account {config.account})")
     out.print(f"  data     {paths.root}")
     out.print("Next:")
-    out.print(
-        f'  eval "$({command_line(paths, "env")})"   point the aws CLI, boto3 or Terraform here',
-        soft_wrap=True,
-    )
-    out.print(f"  {command_line(paths, 'demo')}   create a cluster, use it, lose its writer", soft_wrap=True)
-    out.print(f"  {command_line(paths, 'status')}   see what runs", soft_wrap=True)
+    commands = [
+        (f'eval "$({command_line(paths, "env")})"', "point the aws CLI, boto3 or Terraform here"),
+        (command_line(paths, "demo"), "create a cluster, use it, lose its writer"),
+        (command_line(paths, "status"), "see what runs"),
+    ]
     if detach:
-        out.print(f"  {command_line(paths, 'down')}   stop everything; the data stays", soft_wrap=True)
-    else:
+        commands.append((command_line(paths, "down"), "stop everything; the data stays"))
+    print_commands(commands)
+    if not detach:
         out.print("Ctrl-C stops everything; the data stays.")
 
 

@@ -203,9 +203,7 @@ def render(snapshot: Snapshot, seconds: float) -> RenderableType:
     for member in snapshot.members:
         role = "writer" if member.writer else ("reader" if member.status == "available" else "")
         table.add_row(member.identifier, member.zone, role, _status(member.status))
-    table.add_row(
-        DEMO_CLUSTER, "three zones, six copies", "cluster", _status(snapshot.status), end_section=True
-    )
+    table.add_row(DEMO_CLUSTER, "", "cluster", _status(snapshot.status), end_section=True)
     table.caption = f"{seconds:.1f} s"
     table.caption_justify = "left"
     return table

@@ -79,11 +79,9 @@ def one(connection: psycopg.Connection[Any], statement: LiteralString) -> tuple[
 
 
 def shown(connection: psycopg.Connection[Any], statement: LiteralString) -> Table:
-    """The result of a query as a table with the query as its title."""
+    """The result of a query as a table."""
     cursor = connection.execute(statement)
-    table = Table(
-        title=" ".join(statement.split()), title_justify="left", title_style="dim", header_style="bold"
-    )
+    table = Table(header_style="bold")
     for column in cursor.description or ():
         table.add_column(column.name)
     for row in cursor:

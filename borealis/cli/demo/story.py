@@ -5,20 +5,22 @@ Owns the sequence and the words. Every step leaves the cluster so that the story
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import Any
 
 import psycopg
-from rich.panel import Panel
 
 from borealis.cli import chaos
-from borealis.cli.common import CliError, command_line, out
+from borealis.cli.common import CliError, command_line, out, print_commands
 from borealis.cli.connect import DEMO_CLUSTER
 from borealis.cli.demo import orders
 from borealis.cli.demo.cluster import DATABASE, DemoCluster, Snapshot
 from borealis.cli.demo.outage import Books, Writers, lost
 from borealis.cli.link import api_client, call_control
 from borealis.paths import RegionPaths
+from borealis.region import load_region
 
 BACK_SECONDS = 30.0
 AFTER_SECONDS = 2.0
@@ -63,8 +65,8 @@ def _create(cluster: DemoCluster) -> None:
     snapshot, took = cluster.wait()
     if not known:
         out.print(f"Everything was available after [bold]{took:.1f} s[/].")
-    out.print(f"writer endpoint  {snapshot.endpoint}:{snapshot.port}")
-    out.print(f"reader endpoint  {snapshot.reader_endpoint}:{snapshot.port}")
+    out.print(f"writer endpoint  {snapshot.endpoint}:{snapshot.port}", soft_wrap=True)
+    out.print(f"reader endpoint  {snapshot.reader_endpoint}:{snapshot.port}", soft_wrap=True)
 
 
 # ---------------------------------------------------------------------- use
@@ -83,6 +85,7 @@ def _read(writer: psycopg.Connection[Any], reader: psycopg.Connection[Any]) -> N
     out.print(f"The reader endpoint leads to {name} ({'read-only' if in_recovery else 'the writer'}):")
     _wait_visible(reader)
     for query in (orders.BY_USER, orders.BY_CITY):
+        out.print(" ".join(query.split()), style="cyan", soft_wrap=True)
         out.print(orders.shown(reader, query))
     sent = orders.one(
         writer,
@@ -114,9 +117,11 @@ def _lose_the_writer(cluster: DemoCluster, paths: RegionPaths, seconds: float) -
         with out.status(f"writing to {before.writer} for {seconds:g} s …"):
             time.sleep(seconds)
         acknowledged = writers.count
-        out.print(f"{acknowledged:,} orders acknowledged in {seconds:g} s by {before.writer}. Now: kill -9.")
+        out.print(f"{acknowledged:,} orders acknowledged in {seconds:g} s by {before.writer}.")
+        pid = chaos.engine_pid(paths, before.writer)
         killed_at = time.monotonic()
-        chaos.strike(paths, "kill", [before.writer], storage_only=False)
+        os.kill(pid, signal.SIGKILL)
+        out.print(f"kill -9 {pid}")
         outage = writers.first_after(killed_at, BACK_SECONDS)
         time.sleep(AFTER_SECONDS)
     finally:
@@ -146,19 +151,30 @@ def _count(cluster: DemoCluster, before: Snapshot, books: Books, outage: float) 
 # ---------------------------------------------------------------------- go on
 def _say_how_to_go_on(cluster: DemoCluster, paths: RegionPaths) -> None:
     snapshot = cluster.look()
-    lines = [
-        "[bold]SQL[/]",
-        f"  {command_line(paths, 'connect', DEMO_CLUSTER)}            the writer (add --reader for a reader)",
-        f"  PGPASSWORD=$(cat {paths.demo_password}) psql -h {snapshot.endpoint} -p {snapshot.port} "
-        f"-U postgres {DATABASE}",
-        "[bold]AWS[/]",
-        f'  eval "$({command_line(paths, "env")})"',
-        "  aws rds describe-db-clusters",
-        f"  aws rds failover-db-cluster --db-cluster-identifier {DEMO_CLUSTER}",
-        "[bold]The region[/]",
-        f"  {command_line(paths, 'status')}            what runs, and how far each copy is",
-        f"  {command_line(paths, 'chaos', 'kill', 'us-east-1b')}  lose a whole zone",
-        f"  {command_line(paths, 'down')}              stop everything; the data stays",
-    ]
+    psql = f"psql -h {snapshot.endpoint} -p {snapshot.port} -U postgres {DATABASE}"
+    failover = f"aws rds failover-db-cluster --db-cluster-identifier {DEMO_CLUSTER}"
     out.print()
-    out.print(Panel("\n".join(lines), title="Go on", title_align="left", expand=False))
+    out.rule("[bold]Go on", align="left")
+    out.print("SQL:")
+    print_commands(
+        [
+            (command_line(paths, "connect", DEMO_CLUSTER), "psql on the writer; --reader for a reader"),
+            (f"PGPASSWORD=$(cat {paths.demo_password}) {psql}", ""),
+        ]
+    )
+    out.print("AWS's tools:")
+    print_commands(
+        [
+            (f'eval "$({command_line(paths, "env")})"', "point them here"),
+            ("aws rds describe-db-clusters", "what there is"),
+            (failover, "another writer, on request"),
+        ]
+    )
+    out.print("The region:")
+    print_commands(
+        [
+            (command_line(paths, "status"), "what runs, and how far each copy is"),
+            (command_line(paths, "chaos", "kill", load_region(paths).zones[1]), "lose a whole zone"),
+            (command_line(paths, "down"), "stop everything; the data stays"),
+        ]
+    )
