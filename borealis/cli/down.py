@@ -30,15 +30,17 @@ AGENT_SECONDS = 10.0
 ORDER = ("control", "engine", "driver", "haproxy", "other", "node")
 
 
-def stop_region(paths: RegionPaths) -> None:
+def stop_region(paths: RegionPaths, quietly: bool = False) -> None:
     """Stops the region. One that does not run is no error; NoRegion is raised when there is none at all."""
     config = load_region(paths)
     if not _anything_left(paths):
-        out.print(f"The region in {paths.root} does not run.")
+        if not quietly:
+            out.print(f"The region in {paths.root} does not run.")
         return
     with err.status("stopping the region …"):
         asyncio.run(_stop(paths))
-    out.print(f"The region {config.region} is down; its data stays in {paths.root}.")
+    if not quietly:
+        out.print(f"The region {config.region} is down; its data stays in {paths.root}.")
 
 
 def _anything_left(paths: RegionPaths) -> bool:

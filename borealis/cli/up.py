@@ -18,7 +18,7 @@ import msgspec
 from borealis.cli import preflight
 from borealis.cli.common import CliError, command_line, err, out, print_commands, tail
 from borealis.cli.down import stop_region
-from borealis.host.client import START_SECONDS, HostClient, start_agent
+from borealis.host.client import START_SECONDS, HostClient, agent_pid, start_agent
 from borealis.host.records import ProcessSpec
 from borealis.paths import RegionPaths
 from borealis.region import (
@@ -66,12 +66,22 @@ def up(paths: RegionPaths, wishes: Wishes, detach: bool) -> None:
     if running is not None:
         _keep_running(paths, running, wishes, detach)
         return
-    config = prepare(paths, wishes)
-    with out.status("starting the host agent, the storage nodes and the control plane …"):
-        asyncio.run(_start(paths, config))
-    _say_ready(paths, config, detach)
     if not detach:
-        _stay()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    config = prepare(paths, wishes)
+    fresh = agent_pid(paths) is None
+    try:
+        with out.status("starting the host agent, the storage nodes and the control plane …"):
+            asyncio.run(_start(paths, config))
+    except BaseException:
+        # A start that failed or was broken off leaves nothing behind that it started.
+        if fresh:
+            stop_region(paths, quietly=True)
+        raise
+    if detach:
+        _say_ready(paths, config, detach)
+    else:
+        _stay(paths, config)
         stop_region(paths)
 
 
@@ -254,10 +264,12 @@ def _say_ready(paths: RegionPaths, config: RegionConfig, detach: bool) -> None:
         out.print("Ctrl-C stops everything; the data stays.")
 
 
-def _stay() -> None:
+def _stay(paths: RegionPaths, config: RegionConfig) -> None:
     """Waits for the wish to end."""
     wanted = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    # Held back before the words are out: a Ctrl-C that follows them at once must find its waiter.
     signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    _say_ready(paths, config, detach=False)
     got = signal.sigwait(wanted)
     # A second Ctrl-C may break off the stopping.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)

@@ -173,6 +173,20 @@ class DemoCluster:
             members=tuple(sorted(members, key=lambda member: member.identifier)),
         )
 
+    def answers(self, snapshot: Snapshot) -> bool:
+        """Whether each instance answers SQL in its role: after a start of the region that takes a moment."""
+        import psycopg
+
+        for member in snapshot.members:
+            try:
+                with psycopg.connect(self.conninfo(member.address)) as connection:
+                    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+            except psycopg.OperationalError:
+                return False
+            if row is None or row[0] is member.writer:
+                return False
+        return True
+
     def wait(self) -> tuple[Snapshot, float]:
         """Shows the cluster until it is ready; returns it and the seconds it took. Raises CliError."""
         start = time.monotonic()
@@ -180,7 +194,7 @@ class DemoCluster:
         with Live(
             render(snapshot, 0.0), console=out, refresh_per_second=12, transient=not out.is_terminal
         ) as live:
-            while not snapshot.ready:
+            while not (snapshot.ready and self.answers(snapshot)):
                 took = time.monotonic() - start
                 if took > WAIT_SECONDS:
                     raise CliError(

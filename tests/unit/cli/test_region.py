@@ -189,5 +189,4 @@ def test_a_control_plane_that_does_not_come_up_says_why(
     monkeypatch.setattr(up, "control_spec", crashing)
     said = terminal("up", "--detach", "--port", str(terminal.port), code=1)
     assert "says why it cannot start" in said
-    terminal("down")
     assert not pids_of(terminal.paths.root)
