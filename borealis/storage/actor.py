@@ -17,8 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +28,7 @@ from borealis.log.wire import (
     BlobGet,
     BlobPut,
     Commit,
+    Create,
     Data,
     Drop,
     Dropped,
@@ -43,12 +43,13 @@ from borealis.log.wire import (
 from borealis.logs import get_logger
 from borealis.storage.blobs import BlobStore
 from borealis.storage.connection import Connection
+from borealis.storage.context import NodeContext
 from borealis.storage.errors import SegmentDamaged, StorageBroken, StorageError, StorageFull, disk_error
 from borealis.storage.feeder import Feeder, trimmed_error
 from borealis.storage.format import volume_seed
 from borealis.storage.journal import Located, SegmentJournal, open_segment
 from borealis.storage.layout import drop_segment, log_directory
-from borealis.storage.logfile import LogConfig, LogPlace
+from borealis.storage.logfile import LogPlace
 from borealis.storage.loop import SocketLoop
 from borealis.storage.reading import ReadResult
 
@@ -61,23 +62,6 @@ READ_BYTES_MAX = 4 * 1024 * 1024
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 """More than this is not gathered for one sync."""
 REOPEN_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class NodeContext:
-    """What a segment needs from its node."""
-
-    node: str
-    az: str
-    config: LogConfig
-    files: Executor
-    """One worker: prepares, removes and summarises files of all segments."""
-    pool: Executor
-    """Reads and blobs."""
-    on_gossip: Callable[[str], None]
-    """The segment of this volume lacks bytes. Called in the segment's thread."""
-    on_dropped: Callable[[str], None]
-    """The segment of this volume is gone. Called in the segment's thread, once, as its last act."""
 
 
 class SegmentActor:
@@ -220,6 +204,9 @@ class SegmentActor:
             self._blob(connection, message)
         elif isinstance(message, Subscribe) and message.start < journal.core.base:
             self._replies.append((connection, trimmed_error(message.start, journal.core.base)))
+        elif isinstance(message, Create) and message.volume != self.volume:
+            wrong = Error("InvalidRequest", f"this connection is for volume {self.volume}: say HELLO anew")
+            self._replies.append((connection, wrong))
         elif not journal.has_room(message):
             self._refuse(connection, message, StorageFull("no room for another log file: free some space"))
         else:

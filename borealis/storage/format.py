@@ -55,6 +55,7 @@ _REST = struct.Struct(">BBHIIIIQQ")
 _BASE = struct.Struct(">Q")
 _SUMMARY = struct.Struct(">4sII")
 _EXTENT = struct.Struct(">QQIII")
+_ZEROS = memoryview(bytes(1024 * 1024))
 _CRC_BYTES = struct.Struct(">I")
 
 Buffer = bytes | bytearray | memoryview
@@ -128,12 +129,18 @@ class Gap(NamedTuple):
 
 
 def scan(
-    buffer: bytes, codec: HeaderCodec, at: int = 0, origin: int = 0, *, check: bool = True
+    buffer: bytes,
+    codec: HeaderCodec,
+    at: int = 0,
+    origin: int = 0,
+    *,
+    check: bool = True,
+    limit: int | None = None,
 ) -> Iterator[Found | Gap]:
     """Walks the records in `buffer`, which lies at offset `origin` of its file, from index `at`.
 
-    Stops at the end of the buffer, or with a final `Gap` whose `next_offset` is None.
-    A record that the buffer cuts off counts as a gap.
+    From `limit` on (see `content_end`) no record begins. Stops at the end of the buffer, or with a final
+    `Gap` whose `next_offset` is None. A record that the buffer cuts off counts as a gap.
     """
     view = memoryview(buffer)
     size = len(buffer)
@@ -145,21 +152,32 @@ def scan(
             yield Found(origin + at, header, payload, not check or zlib.crc32(payload) == header.dcrc)
             at = body + header.length
             continue
-        later = find_record(buffer, codec, at + 1)
+        later = find_record(buffer, codec, at + 1, limit)
         yield Gap(origin + at, None if later is None else origin + later)
         if later is None:
             return
         at = later
 
 
-def find_record(buffer: bytes, codec: HeaderCodec, at: int) -> int | None:
+def find_record(buffer: bytes, codec: HeaderCodec, at: int, limit: int | None = None) -> int | None:
     """The index of the first whole header at or after `at` whose payload lies inside the buffer, too."""
-    while (at := buffer.find(codec.pattern, at)) >= 0:
+    while (at := buffer.find(codec.pattern, at, limit)) >= 0:
         header = codec.unpack(buffer, at)
         if header is not None and at + HEADER_BYTES + header.length <= len(buffer):
             return at
         at += 1
     return None
+
+
+def content_end(buffer: bytes) -> int:
+    """An index from which on the buffer holds zeros only: comparing is much quicker than searching."""
+    view, end = memoryview(buffer), len(buffer)
+    while end > 0:
+        start = max(0, end - len(_ZEROS))
+        if view[start:end] != _ZEROS[: end - start]:
+            break
+        end = start
+    return end
 
 
 def encode_state(base: int, meta: bytes) -> bytes:

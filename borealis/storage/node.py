@@ -34,8 +34,9 @@ from borealis.log.wire import (
     decode,
 )
 from borealis.logs import get_logger
-from borealis.storage.actor import NodeContext, SegmentActor
+from borealis.storage.actor import SegmentActor
 from borealis.storage.address import split_address
+from borealis.storage.context import NodeContext
 from borealis.storage.errors import NodeUnreachable, StorageError, disk_error
 from borealis.storage.format import volume_seed
 from borealis.storage.gossip import SegmentGossip

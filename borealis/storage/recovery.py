@@ -13,11 +13,13 @@ from borealis.logs import get_logger
 from borealis.storage.errors import SegmentDamaged, disk_error
 from borealis.storage.format import (
     HEADER_BYTES,
+    MAGIC,
     Found,
     Gap,
     HeaderCodec,
     Kind,
     Summary,
+    content_end,
     decode_state,
     find_record,
     scan,
@@ -35,6 +37,9 @@ from borealis.storage.prepare import (
 from borealis.storage.reading import read_tolerant
 
 log = get_logger(__name__)
+
+FRONT_BYTES = 64 * 1024
+"""A file in use has whole records within this much of its beginning, in bytes."""
 
 
 def recover(place: LogPlace) -> LogFiles:
@@ -80,9 +85,16 @@ class _Recovery:
         if self._summary(file_seq) is not None:
             return True
         path = log_path(self._directory, file_seq)
+        codec = HeaderCodec(file_seq, self._seed)
         with path.open("rb", buffering=0) as file:
+            front = read_tolerant(file.fileno(), 0, FRONT_BYTES)
+            if find_record(front, codec, 0) is not None:
+                return True
+            # A file that was not begun starts with zeros, or with a record from its life before.
+            if front[:8] == bytes(8) or (front[:4] == MAGIC and front[:8] != codec.pattern):
+                return False
             data = read_tolerant(file.fileno(), 0, path.stat().st_size)
-        return find_record(data, HeaderCodec(file_seq, self._seed), 0) is not None
+        return find_record(data, codec, 0) is not None
 
     def _summary(self, file_seq: int) -> Summary | None:
         try:
@@ -126,10 +138,10 @@ class _Recovery:
 
     def _take_records(self, data: bytes, origin: int, *, last: bool) -> int:
         codec = HeaderCodec(self._files.file_seq, self._seed)
-        end = origin
-        for item in scan(data, codec, 0, origin):
+        end, limit = origin, content_end(data)
+        for item in scan(data, codec, 0, origin, limit=limit):
             whole = isinstance(item, Found) and item.whole
-            if not whole and last and not _proven(data, codec, item.offset, origin):
+            if not whole and last and not _proven(data, codec, item.offset, origin, limit):
                 return end
             if isinstance(item, Gap):
                 if item.next_offset is not None:
@@ -183,15 +195,18 @@ class _Recovery:
         """
         write_all(fd, memoryview(data)[: end - origin], origin)
         codec = HeaderCodec(self._files.file_seq, self._seed)
-        if data.find(codec.pattern, end - origin) >= 0:
+        if data.find(codec.pattern, end - origin, content_end(data)) >= 0:
             log.warning("%s: torn tail in log file %x at %d cut", self._directory, codec.file_seq, end)
             write_zeros(fd, end, origin + len(data))
         os.fdatasync(fd)
 
 
-def _proven(data: bytes, codec: HeaderCodec, offset: int, origin: int) -> bool:
+def _proven(data: bytes, codec: HeaderCodec, offset: int, origin: int, limit: int) -> bool:
     """Whether a later record shows that the bytes at `offset` had been synced before it was written."""
-    items = scan(data, codec, offset + 1 - origin, origin, check=False)
+    later = find_record(data, codec, offset + 1 - origin, limit)
+    if later is None:
+        return False
+    items = scan(data, codec, later, origin, check=False, limit=limit)
     return any(isinstance(item, Found) and item.header.batch > offset for item in items)
 
 
