@@ -98,15 +98,18 @@ def test_psql_and_the_aws_command_line(region: Region, cluster: Cluster) -> None
         timeout=30,
     )
     assert psql.stdout.strip() == "42", psql.stderr
-    aws = subprocess.run(
-        [str(Path(sys.executable).parent / "aws"), "rds", "describe-db-clusters", "--output", "json"],
-        env={**os.environ, **region.environment()},
+    env = region.environment()
+    # Version 1 of the AWS CLI has fixed endpoint names for rds in us-east-1, which beat AWS_ENDPOINT_URL.
+    aws = [str(Path(sys.executable).parent / "aws"), "--endpoint-url", env["AWS_ENDPOINT_URL"]]
+    listed = subprocess.run(
+        [*aws, "rds", "describe-db-clusters", "--output", "json"],
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert aws.returncode == 0, aws.stderr
-    assert cluster.identifier in [c["DBClusterIdentifier"] for c in json.loads(aws.stdout)["DBClusters"]]
+    assert listed.returncode == 0, listed.stderr
+    assert cluster.identifier in [c["DBClusterIdentifier"] for c in json.loads(listed.stdout)["DBClusters"]]
 
 
 def test_status_shows_every_part(region: Region, cluster: Cluster) -> None:
