@@ -60,18 +60,19 @@ class EngineLog:
         """All before it was taken."""
         return self._scanner.position
 
-    def take(self, written: int) -> bytes:
-        """The next piece of whole records (or final pages) below `written`; empty: there is none yet.
+    def take(self, written: int) -> tuple[bytes, bool]:
+        """The next piece of whole records (or final pages) below `written`, and whether more may follow it.
 
-        `written`: how far the log is known to be written, asked before this call.
+        `written`: how far the log is known to be written, asked before this call. Empty: there is none yet.
         """
         start = self._scanner.position
         limit = min(written, start + READ_BYTES)
         if limit <= start:
-            return b""
+            return b"", False
         data = self._engine.log_read(self._data_dir, self.timeline, start, limit)
         if not data:
-            return b""
+            return b"", False
         self._scanner.scan(data, start, start + len(data))
         taken = self._scanner.position - start
-        return data if taken == len(data) else data[:taken]
+        more = taken > 0 and start + len(data) < written
+        return (data if taken == len(data) else data[:taken]), more

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from borealis.log.history import TermHistory
-from borealis.log.types import LSN_MAX, NOTHING_COMMITTED, CommitPoint
+from borealis.log.types import LSN_MAX, NOTHING_COMMITTED, PAGE_BYTES, CommitPoint
 from borealis.logs import get_logger
 from borealis.volume.ring import LogRing
 
@@ -70,10 +70,12 @@ class VolumeFeed:
         held = self._ring.read(start, end)
         if held is not None:
             return held
-        # Up to where memory begins: the rest of the range is asked for again, and found there.
+        # Up to the first page that is all in memory: the rest is asked for again, and found there. A piece
+        # must not end in the middle of a page, except where the whole range does.
+        first_page = -(-self._ring.start // PAGE_BYTES) * PAGE_BYTES
         limit = min(end, self._vdl)
-        if start < self._ring.start < limit:
-            limit = self._ring.start
+        if start < first_page < limit:
+            limit = first_page
         return await self._fetch(start, limit)
 
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:

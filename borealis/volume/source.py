@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from borealis.errors import BorealisError
-from borealis.log.types import piece_end
+from borealis.log.types import PAGE_BYTES, piece_end
 from borealis.log.wire import Data, Purpose, Read, Status, StatusReply
 from borealis.logs import get_logger
 from borealis.storage.client import NodeConnection
@@ -56,7 +56,7 @@ class LogSource:
                 # A shorter answer may end anywhere in a record: only whole pages of it are given on.
                 if start + len(reply.data) == end:
                     return reply.data
-                usable = (start + len(reply.data)) // 8192 * 8192 - start
+                usable = (start + len(reply.data)) // PAGE_BYTES * PAGE_BYTES - start
                 if usable > 0:
                     return reply.data[:usable]
         return b""

@@ -163,10 +163,11 @@ class Writer:
         seq, written = view.write_seq, view.written_lsn
         shipper = self._shipper
         if view.timeline == self._log.timeline:
-            while True:
+            more = True
+            while more:
                 if shipper.end - shipper.vdl >= UNACKNOWLEDGED_BYTES_MAX:
                     return  # What follows is taken when acknowledgements have come; so is its number.
-                data = self._log.take(written)
+                data, more = self._log.take(written)
                 if not data:
                     break
                 self._latest = (shipper.end, data)
