@@ -25,13 +25,16 @@ class Books:
 
     acknowledged: dict[int, float] = field(default_factory=dict)
     """Order number → when its commit was acknowledged."""
-    began: dict[int, float] = field(default_factory=dict)
-    """Order number → when its statement was sent."""
+    connected: dict[int, float] = field(default_factory=dict)
+    """Order number → when the connection that wrote it was opened."""
     errors: int = 0
 
     def outage_ms(self, killed_at: float) -> float | None:
-        """From the kill to the first acknowledgement of a write that was sent after it, in milliseconds."""
-        later = [self.acknowledged[number] for number, sent in self.began.items() if sent > killed_at]
+        """From the kill to the first acknowledgement on a connection opened after it, in milliseconds.
+
+        What sessions of the old writer still got through does not count, although it is as durable.
+        """
+        later = [self.acknowledged[number] for number, since in self.connected.items() if since > killed_at]
         return (min(later) - killed_at) * 1000 if later else None
 
 
@@ -78,24 +81,24 @@ class Writers:
     def _write(self, client: int) -> None:
         while not self._over.is_set():
             with contextlib.suppress(psycopg.Error):
+                since = time.monotonic()
                 with psycopg.connect(self._conninfo, autocommit=True) as connection:
-                    self._write_orders(connection, client)
+                    self._write_orders(connection, client, since)
                 return
             with self._lock:
                 self.books.errors += 1
             time.sleep(RETRY_SECONDS)
 
-    def _write_orders(self, connection: psycopg.Connection[Any], client: int) -> None:
+    def _write_orders(self, connection: psycopg.Connection[Any], client: int, since: float) -> None:
         amount = 0
         while not self._over.is_set():
             amount += 1
-            sent = time.monotonic()
             row = connection.execute(WRITE, (2000 + client, amount % 100000)).fetchone()
             now = time.monotonic()
             assert row is not None
             with self._lock:
                 self.books.acknowledged[row[0]] = now
-                self.books.began[row[0]] = sent
+                self.books.connected[row[0]] = since
 
 
 def lost(books: Books, connection: psycopg.Connection[Any]) -> list[int]:
