@@ -51,7 +51,7 @@ def play(paths: RegionPaths, seconds: float) -> None:
 
 def _step(number: int, title: str) -> None:
     out.print()
-    out.rule(f"[bold]{number}  {title}", align="left")
+    out.print(f"[bold reverse] {number} [/] [bold]{title}[/]")
 
 
 # ---------------------------------------------------------------------- create
@@ -154,7 +154,7 @@ def _say_how_to_go_on(cluster: DemoCluster, paths: RegionPaths) -> None:
     psql = f"psql -h {snapshot.endpoint} -p {snapshot.port} -U postgres {DATABASE}"
     failover = f"aws rds failover-db-cluster --db-cluster-identifier {DEMO_CLUSTER}"
     out.print()
-    out.rule("[bold]Go on", align="left")
+    out.print("[bold reverse] Go on [/]")
     out.print("SQL:")
     print_commands(
         [

@@ -1,4 +1,4 @@
-"""The demonstration's judgements: ready or not, how long the outage was, what is lost; and being played again."""
+"""The demonstration: ready or not, how long the outage was, what is lost; and being played again."""
 
 from __future__ import annotations
 
