@@ -288,8 +288,9 @@ class LogDevice:
 
     @property
     def engine_pid(self) -> int | None:
-        """Process id of the engine that attached; None: the library was never loaded. Then nothing waits here,
-        and the engine must not become a writer.
+        """Process id of the engine that attached.
+
+        None: the library was never loaded: nothing waits here, and the engine must not become a writer.
         """
         return int(self._page.engine_pid) or None
 
@@ -325,7 +326,8 @@ class LogDevice:
     def release(self, seq: int) -> int:
         """Everything written up to number `seq` is durable: let the syncs that wait for it go on.
 
-        Returns how many processes were woken. A number below an earlier one changes nothing.
+        Returns how many processes were woken. A number below an earlier one changes nothing. The caller has
+        made sure that nothing below `written_lsn` of the same `view()` was left out (`WalScanner.missed`).
         """
         return int(self._native.borealis_device_release(self._address, seq))
 
@@ -336,8 +338,10 @@ class LogDevice:
         return DeviceMode(self._page.mode)
 
     def set_mode(self, mode: DeviceMode) -> None:
-        """Change the mode. Raises DeviceError: a fenced device stays fenced, and a device with syncs that were
-        never released is not switched off (the engine would be told that they are durable).
+        """Change the mode.
+
+        Raises DeviceError: a fenced device stays fenced, and a device with syncs that were never released
+        is not switched off (later syncs would be told that all is durable).
         """
         if mode is DeviceMode.OFF and self.mode is DeviceMode.ON and self.sync_wanted_seq > self.released_seq:
             raise DeviceError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
@@ -20,6 +21,8 @@ from borealis.errors import BorealisError
 NATIVE_DIR: Final = Path(__file__).resolve().parent.parent / "_native"
 ABI: Final = 1
 SEGMENT_BYTES: Final = 16 << 20
+PAGE_BYTES: Final = 8192
+RESUME_READ_BYTES: Final = 4 << 20
 
 Buffer = bytes | bytearray | memoryview
 
@@ -156,7 +159,7 @@ class WalScanner:
     as part of the log.
 
     After a new timeline began in the middle of a page, start a new scanner there with the new timeline. To
-    go on after a restart use `before`: a page behind an XLOG_SWITCH looks like one that was never written.
+    go on after a restart use `resume`: a page behind an XLOG_SWITCH looks like one that was never written.
     """
 
     __slots__ = ("_native", "_reference", "_state")
@@ -174,13 +177,21 @@ class WalScanner:
         self._native.borealis_walscan_init(self._reference, position, timeline)
 
     @classmethod
-    def before(cls, position: int, timeline: int) -> Self:
-        """A scanner at the start of the segment that holds `position` (any place where the log was once cut).
+    def resume(cls, position: int, timeline: int, read: Callable[[int, int], bytes]) -> Self:
+        """A scanner at `position`, any place where the log was cut once: use it after a restart.
 
-        That is the nearest page from which everything is understood. Scan from there with a limit at or above
-        `position` first; ends up to `position` are known already.
+        `read(start, end)` gives log that is there up to `position` at least. The segment is followed from its
+        start, because a place behind an XLOG_SWITCH is understood only from what comes before it.
         """
-        return cls(position - position % SEGMENT_BYTES, timeline)
+        scanner = cls(position - position % SEGMENT_BYTES, timeline)
+        while (at := scanner.position) < position:
+            base = at - at % PAGE_BYTES
+            data = read(base, min(position, base + RESUME_READ_BYTES))
+            scanner.scan(data, base, position)
+            if scanner.position == at:
+                break
+        # Short of `position` only if a record lies across it; its rest can be passed over from there.
+        return scanner if scanner.position == position else cls(position, timeline)
 
     def scan(self, data: Buffer, lsn: int, limit: int | None = None) -> tuple[int, int]:
         """Go on with the bytes of the log from `lsn` on; `lsn` ≤ `position`.
@@ -201,6 +212,15 @@ class WalScanner:
                 f"bytes {lsn:#x} to {lsn + size:#x} do not contain the position {state.position:#x}"
             )
         return state.record_end, state.page_boundary
+
+    def missed(self, written: int) -> bool:
+        """Whether the last scan, with all of the log below `written` before it, stopped where it must not.
+
+        `written` is the end of a finished write of the engine. Whatever is written below it, the scanner
+        comes as far as the last page. If it did not, the log is damaged or was misread, and to call any of
+        it durable would lose commits: the writer has to be ended.
+        """
+        return written > 0 and self.position < (written - 1) // PAGE_BYTES * PAGE_BYTES
 
     @property
     def position(self) -> int:

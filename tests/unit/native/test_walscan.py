@@ -181,14 +181,45 @@ def test_a_switch_ends_the_segment() -> None:
     assert scanner.scan(wal.pages, START) == (last, START + SEGMENT)
 
 
-def test_going_on_behind_a_switch() -> None:
-    """The log was once cut behind a switch, where the pages are zeros."""
-    wal = Wal(START)
-    wal.add(b"x" * 100)
-    wal.switch()
-    scanner = WalScanner.before(START + 7 * PAGE, 1)
-    assert scanner.scan(wal.pages, START, START + 7 * PAGE)[1] == START + 7 * PAGE
-    assert scanner.scan(wal.pages, START)[0] == START + SEGMENT
+@settings(deadline=None, max_examples=25)
+@given(LISTS, st.booleans(), st.data())
+def test_resuming_anywhere(sizes: list[int], switches: bool, data: st.DataObject) -> None:
+    """Wherever a scanner has ever stood, another one can go on, with the same results."""
+    whole = build([7000] * 5 + sizes)
+    if switches:
+        whole.switch()
+        whole.add(b"y" * 9000)
+        whole.switch()
+    whole.add(b"z" * 9000)
+    limit = START + PAGE * data.draw(st.integers(1, len(whole.pages) // PAGE))
+    first = WalScanner(START, 1)
+    first.scan(whole.pages, START, limit)
+    assert not first.missed(limit)
+    position = first.position
+
+    def read(begin: int, end: int) -> bytes:
+        return whole.pages[begin - START : end - START]
+
+    second = WalScanner.resume(position, 1, read)
+    assert second.position == position
+    base = position - position % PAGE
+    second.scan(read(base, whole.end + PAGE), base)
+    assert second.record_end == whole.ends[-1]
+
+
+def test_a_scan_that_stops_too_early_is_known() -> None:
+    wal = build([100, 30000, 100])
+    scanner = WalScanner(START, 1)
+    end = START + len(wal.pages)
+    scanner.scan(wal.pages, START, end)
+    assert not scanner.missed(end)
+    damaged = bytearray(wal.pages)
+    damaged[2 * PAGE] ^= 0xFF
+    damaged[2 * PAGE + 9] ^= 0xFF
+    scanner = WalScanner(START, 1)
+    scanner.scan(damaged, START, end)
+    assert scanner.missed(end)
+    assert not WalScanner(START, 1).missed(0)
 
 
 def test_a_switch_that_ends_exactly_at_the_segment() -> None:
