@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+CLIENT_NUMBERS = itertools.count()
+"""No two loads of a run share a client number, so they may share the table."""
+
 CREATE = "CREATE TABLE IF NOT EXISTS ledger (client int, seq int, pad text, PRIMARY KEY (client, seq))"
 
 
@@ -30,9 +33,9 @@ class Load:
     every error.
     """
 
-    def __init__(self, conninfo: str, clients: int = 4, first_client: int = 0) -> None:
+    def __init__(self, conninfo: str, clients: int = 4) -> None:
         self.conninfo = conninfo
-        self.books = {first_client + n: ClientBook() for n in range(clients)}
+        self.books = {next(CLIENT_NUMBERS): ClientBook() for _ in range(clients)}
         self.acknowledgements: list[float] = []
         self._stop = threading.Event()
         self._threads = [
