@@ -93,7 +93,7 @@ class Proxy:
         self._config = self._directory / "haproxy.cfg"
         # Short, because a Unix socket's path is; HAProxy binds it under a longer name at first.
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        self.socket = paths.run_dir / "x" / digest
+        self.socket = paths.run_dir / "x" / f"{digest}.sock"
         self._runtime = Runtime(self.socket)
 
     @property
@@ -219,8 +219,3 @@ def proxies_on_disk(paths: RegionPaths) -> Iterator[tuple[str, str]]:
         owner = directory / "owner"
         if owner.is_file():
             yield directory.name, owner.read_text()
-
-
-def socket_path_bytes(root: Path) -> int:
-    """Length of the longest path that HAProxy binds below this data folder."""
-    return len(os.fsencode(root / "run" / "x" / "12345678")) + len(".4194304.tmp")

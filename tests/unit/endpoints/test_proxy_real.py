@@ -18,7 +18,7 @@ import pytest
 from borealis.endpoints import service as service_module
 from borealis.endpoints.errors import EndpointError
 from borealis.endpoints.names import HostsFile, NamePatterns
-from borealis.endpoints.proxy import program, unprivileged
+from borealis.endpoints.proxy import Proxy, program, unprivileged
 from borealis.endpoints.service import EndpointService
 from borealis.host.records import ProcessSpec
 from borealis.paths import RegionPaths
@@ -334,6 +334,13 @@ async def test_an_address_that_is_taken_is_told(region: Region, monkeypatch: pyt
         pytest.raises(EndpointError, match="did not start"),
     ):
         await region.service.apply(with_writer(region, 0))
+
+
+def test_the_socket_is_never_the_longest_path(root: Path) -> None:
+    """`RegionPaths.check` looks at the engine's socket only; HAProxy binds its own under a longer name first."""
+    paths = RegionPaths(root)
+    bound = f"{Proxy(paths, Agent(), 'cluster-' + 'X' * 26).socket}.4194304.tmp"
+    assert len(bound) <= len(str(paths.upstream_dir("i999999") / ".s.PGSQL.65535"))
 
 
 async def test_names_are_published(region: Region, root: Path) -> None:
