@@ -167,7 +167,7 @@ def _load(path: Path, model: type[_Model]) -> _Model:
         raise RegionError(f"{path} is not a valid {path.name}: {error}") from error
     if loaded.version != VERSION:
         raise RegionError(
-            f"{path} has version {loaded.version}, but this Borealis knows version {VERSION}: use the one that "
-            "wrote it"
+            f"{path} has version {loaded.version}, but this Borealis knows version {VERSION}: use the one "
+            "that wrote it"
         )
     return loaded
