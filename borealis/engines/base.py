@@ -428,6 +428,8 @@ class Engine(ABC):
     """Signal names (without SIG) for the main process: disconnect and checkpoint; or end at once."""
     log_device_kind: str
     """What the volume library is told in BOREALIS_LOG_KIND: which files are the log."""
+    log_file_bytes: int
+    """Size of a log file; each begins at a multiple of it."""
 
     @abstractmethod
     def discover(self) -> list[EngineVersion]:

@@ -6,6 +6,7 @@ of scanner follows the log's kind (`Engine.log_device_kind`), the same word that
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -54,6 +55,11 @@ class EngineLog:
         self._engine = engine
         self._data_dir = data_dir
         self._scanner = log_scanner(engine.log_device_kind, position, timeline)
+        self._file_bytes = engine.log_file_bytes
+        self._file = -1
+        """Descriptor of the file that is being read. The engine does not give a file another name (and other
+        bytes) while it holds log that is not durable, so it is what its name said while it is read here."""
+        self._file_number = -1
 
     @property
     def position(self) -> int:
@@ -69,10 +75,29 @@ class EngineLog:
         limit = min(written, start + READ_BYTES)
         if limit <= start:
             return b"", False
-        data = self._engine.log_read(self._data_dir, self.timeline, start, limit)
+        data = self._read(start, limit)
         if not data:
             return b"", False
         self._scanner.scan(data, start, start + len(data))
         taken = self._scanner.position - start
         more = taken > 0 and start + len(data) < written
         return (data if taken == len(data) else data[:taken]), more
+
+    def _read(self, start: int, end: int) -> bytes:
+        """Bytes [start, end) as far as one file holds them."""
+        number, offset = divmod(start, self._file_bytes)
+        if number != self._file_number:
+            self.close()
+            try:
+                path = self._engine.log_path(self._data_dir, self.timeline, start)
+                self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return b""
+            self._file_number = number
+        return os.pread(self._file, min(end - start, self._file_bytes - offset), offset)
+
+    def close(self) -> None:
+        """Close the file; the next `take` opens it again."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = self._file_number = -1

@@ -114,6 +114,7 @@ class Writer:
             await self._beat()
         finally:
             loop.remove_reader(self._notices)
+            self._log.close()
 
     async def _beat(self) -> None:
         """Heartbeats renew the lease, tell idle nodes the VDL, and bring the notices that were lost."""

@@ -67,7 +67,7 @@ async def test_promotion_after_the_writers_engine_was_killed(cluster: MiniCluste
         opened = await cluster.open_volume(candidate)
     assert opened["timeline"] == 3
     assert load.lost_on(candidate.customer) == set()
-    with Load(candidate.customer, clients=2, first_client=100) as more:
+    with Load(candidate.customer, clients=2) as more:
         await acknowledged(more, 100)
     assert more.errors == []
     total = load.count + more.count
@@ -81,8 +81,8 @@ async def test_promotion_after_the_writers_engine_was_killed(cluster: MiniCluste
 async def test_promotion_of_one_after_the_other(cluster: MiniCluster) -> None:
     writer, readers = await started(cluster, 2)
     books = []
-    for number, candidate in enumerate([*readers, await cluster.add_instance("last")]):
-        with Load(writer.customer, clients=2, first_client=10 * number) as load:
+    for candidate in [*readers, await cluster.add_instance("last")]:
+        with Load(writer.customer, clients=2) as load:
             await acknowledged(load, 100)
             cluster.kill_engine(writer)
             cluster.kill_driver(writer)

@@ -41,6 +41,7 @@ class PostgresEngine(Engine):
     name = ENGINE_NAME
     default_port = 5432
     log_device_kind = LOG_DEVICE_KIND
+    log_file_bytes = wal.SEGMENT_BYTES
 
     def discover(self) -> list[EngineVersion]:
         return discover()
