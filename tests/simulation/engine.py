@@ -1,7 +1,7 @@
 """A toy engine's log: records with a length, zeros between them, frames as a driver would cut them.
 
-Owns the format of the simulated log. A record is `A5 <u16 length> <body>`; a zero byte is padding. The log starts at
-`LOG_START`; all positions are those of the volume.
+Owns the format of the simulated log. A record is `A5 <u16 length> <body>`; a zero byte is padding. The log
+starts at `LOG_START`; all positions are those of the volume.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def make_record(rng: random.Random) -> bytes:
 
 
 def last_record_end(log: bytes, begin: int = LOG_START, origin: int = LOG_START) -> int:
-    """The end of the last complete record, or `begin`, scanning from the boundary `begin`; padding at the end counts
-    as nothing. `log[0]` is the byte at `origin`. Raises BrokenLog."""
+    """The end of the last complete record, or `begin`, scanning from the boundary `begin`; padding at the end
+    counts as nothing. `log[0]` is the byte at `origin`. Raises BrokenLog."""
     position, complete, size = begin - origin, begin - origin, len(log)
     while position < size:
         if log[position] == 0:
@@ -60,7 +60,8 @@ def frame_ends(start: int, record_end: int, rng: random.Random) -> list[int]:
 
 
 def switch_point(log_end: int, complete: int, rng: random.Random) -> int:
-    """S: where a promoted engine goes on whose log ends at `log_end` with its last record ending at `complete`."""
+    """S: where a promoted engine goes on whose log ends at `log_end` with its last record ending at
+    `complete`."""
     if complete < log_end or rng.random() < 0.5:
         return complete
     if rng.random() < 0.5:

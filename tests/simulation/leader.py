@@ -1,7 +1,7 @@
 """An instance that wants to write: the real VolumeOpener and Shipper, with a toy engine behind them.
 
-Owns the engine's log and the order of the driver's steps. It may be slow, be killed, lose connections at any moment,
-and go on for long after somebody else has taken over.
+Owns the engine's log and the order of the driver's steps. It may be slow, be killed, lose connections at any
+moment, and go on for long after somebody else has taken over.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from borealis.log import wire
-from borealis.log.opening import Phase, VolumeOpener
+from borealis.log.opening import Phase
 from borealis.log.shipping import Shipper
 from borealis.log.types import LogError
 from tests.simulation.engine import LOG_START, frame_ends, last_record_end, make_record, switch_point
@@ -40,6 +40,7 @@ class SimLeader:
         self._lease_ns = 0
         self.alive = True
         self._promoted = False
+        self.born = world.step
 
     @property
     def term(self) -> int:
@@ -77,6 +78,11 @@ class SimLeader:
         for channel in list(self.channels.values()):
             self._world.network.close(channel)
         self.channels.clear()
+
+    def give_up(self) -> None:
+        """The caller has waited long enough."""
+        self._world.trace(f"{self.name}: {self.opener.no_quorum()}")
+        self.kill()
 
     def _guard(self, action: Callable[[], None]) -> None:
         """Any error of the log's is the end of this attempt, as it is for the real driver."""
@@ -140,7 +146,7 @@ class SimLeader:
         opened = self.opener.opened
         assert opened is not None
         self._world.oracle.open(opened.term, opened.vdl)
-        self._world.opened += 1
+        self._world.on_open()
         self._world.trace(f"{self.name}: open at {opened.vdl}")
         self._start_shipper(opened.vdl)
         for node in self.channels:
@@ -212,7 +218,8 @@ class SimLeader:
             self._send(node, control)
 
     def trim(self) -> None:
-        """A version of the volume stands at some acknowledged record: the log below is not needed any more."""
+        """A version of the volume stands at some acknowledged record: the log below is not needed any
+        more."""
         if self.shipper is not None and self.shipper.vdl > LOG_START:
             acknowledged = self.log[: self._rng.randrange(self.shipper.vdl - LOG_START)]
             self._send(self._rng.choice(sorted(self._world.nodes)), wire.Trim(last_record_end(acknowledged)))

@@ -1,8 +1,9 @@
 """Connections between clients (leaders, readers, gossiping segments) and segments.
 
-Owns what a network does to messages: a connection is one ordered stream each way; different connections are not
-ordered among each other. When a connection breaks, what was sent to the client is lost, and what was sent to the
-segment is lost or still arrives, late, even after a new connection has been made. Messages may arrive twice.
+Owns what a network does to messages: a connection is one ordered stream each way; different connections are
+not ordered among each other. When a connection breaks, what was sent to the client is lost, and what was sent
+to the segment is lost or still arrives, late, even after a new connection has been made. Messages may arrive
+twice.
 """
 
 from __future__ import annotations
@@ -47,7 +48,6 @@ class Network:
         """None: it cannot be reached."""
         if (owner, node) in self.blocked:
             return None
-        self.channels = [c for c in self.channels if not c.closed or c.to_node]
         channel = Channel(owner, client, node)
         self.channels.append(channel)
         return channel
@@ -69,17 +69,14 @@ class Network:
             self.close(channel)
             channel.to_node.clear()
 
-    def deliver_some(self) -> None:
-        """Move one channel on by a few messages, in one direction."""
-        channels = self.channels
-        if not channels:
-            return
-        index = int(self._rng.random() * len(channels))
-        channel = channels[index]
-        if channel.closed and not channel.to_node:
-            channels[index] = channels[-1]
-            channels.pop()
-            return
+    def deliver_some(self, count: int) -> None:
+        """Move `count` channels on by a few messages each, in one direction."""
+        self.channels = [channel for channel in self.channels if not channel.closed or channel.to_node]
+        busy = [channel for channel in self.channels if channel.to_node or channel.to_client]
+        for channel in self._rng.sample(busy, min(count, len(busy))):
+            self._move(channel)
+
+    def _move(self, channel: Channel) -> None:
         to_node = bool(channel.to_node) and (not channel.to_client or self._rng.random() < 0.5)
         queue = channel.to_node if to_node else channel.to_client
         for _ in range(1 + int(self._rng.random() * 3)):

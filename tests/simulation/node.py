@@ -1,6 +1,7 @@
 """A storage node with one segment: the real SegmentCore on a disk that forgets what was not synced.
 
-Owns the simulated disk, the order "journal, sync, reply", feeding of subscribers and the talking part of gossip.
+Owns the simulated disk, the order "journal, sync, reply", feeding of subscribers and the talking part of
+gossip.
 """
 
 from __future__ import annotations
@@ -156,8 +157,8 @@ class SimNode:
     # -------------------- faults
 
     def crash(self) -> None:
-        """Power off: of what was not synced, any number of whole records may be there nevertheless, and then a torn one,
-        which a journal recognises and drops."""
+        """Power off: of what was not synced, any number of whole records may be there nevertheless, and then
+        a torn one, which a journal recognises and drops."""
         self.up = False
         survived = self._rng.randrange(len(self._unsynced) + 1) if self._rng.random() < 0.5 else 0
         self.disk += self._unsynced[:survived]

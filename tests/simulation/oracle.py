@@ -1,7 +1,7 @@
 """What must always hold, whatever the network, the disks and rival leaders do.
 
-Owns the record of all that was ever acknowledged, and the checks against it. It sees everything at once, which no part
-of the real system does.
+Owns the record of all that was ever acknowledged, and the checks against it. It sees everything at once,
+which no part of the real system does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Oracle:
         self.truth = b""
         self.entries: dict[int, TermEntry] = {}
         self.recovered: dict[int, tuple[int, bytes]] = {}
-        """Term -> (step, log) of each adopted log: durable, so no earlier leader may commit anything beside it."""
+        """Term -> (step, log) of each adopted log: durable, so no earlier leader may commit anything beside
+        it."""
         self._known_records: dict[str, int] = {}
         self.commits = self.reads = 0
 
@@ -35,8 +36,8 @@ class Oracle:
         return LOG_START + len(self.truth)
 
     def recover(self, term: int, log: bytes, step: int) -> None:
-        """A candidate has the log on a write quorum in its term: everything acknowledged must be in it. One that
-        learns so only after a later one may lack what that one has added."""
+        """A candidate has the log on a write quorum in its term: everything acknowledged must be in it. One
+        that learns so only after a later one may lack what that one has added."""
         if any(newer > term for newer in self.recovered):
             self.commit(term, log)
             return
@@ -46,7 +47,9 @@ class Oracle:
         self._extend(term, log)
 
     def open(self, term: int, start: int) -> None:
-        if start < self.truth_end:
+        """A leader goes on at `start`. One that learns only late that it might have is too late to commit
+        anything, which `commit` makes sure of."""
+        if start < self.truth_end and max(self.recovered) < term:
             raise Violation(
                 f"term {term} begins at {start}, below acknowledged records up to {self.truth_end}"
             )
@@ -110,7 +113,8 @@ class Oracle:
                         )
 
     def matching(self) -> None:
-        """Logs hold the same bytes up to where their histories part; with the same last term, one is a prefix."""
+        """Logs hold the same bytes up to where their histories part; with the same last term, one is a
+        prefix."""
         nodes = [node for node in self._nodes.values() if node.up and node.core.exists]
         for one, other in combinations(nodes, 2):
             until = min(one.core.end, other.core.end)

@@ -1,6 +1,7 @@
 """The rules of the log as a simulation plays them: the right ones, or with one of them broken (a mutant).
 
-Owns the mutants. Each breaks one rule in the smallest way; a simulation that does not notice is not worth its time.
+Owns the mutants. Each breaks one rule in the smallest way; a simulation that does not notice is not worth its
+time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """One simulated run: a seed decides who acts next and what goes wrong.
 
-Owns the schedule. Everything happens in one thread, one event after the other; the step number is the only clock.
+Owns the schedule. Everything happens in one thread, one event after the other; the step number is the only
+clock.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ NODES = ("n1", "n2", "n3", "n4", "n5", "n6")
 STEPS = 2500
 LEADERS_MAX = 3
 CHECK_STEPS = 40
+PATIENCE_STEPS = 400
 
 
 class World:
@@ -47,16 +49,18 @@ class World:
         self._waiting_term: int | None = None
         self._born = 0
         self.opened = self.crashes = 0
-        self._trouble = self.rng.choice((0.1, 0.4, 1.2))
+        self._trouble = self.rng.choice((0.1, 0.4, 0.9))
         """How often things go wrong in this run."""
-        self._rivalry = self.rng.choice((0.05, 0.2, 0.6))
-        """How often a new candidate comes up."""
-        self._pace = self.rng.choice((4, 10, 20))
+        self._rivalry = self.rng.choice((0.03, 0.1, 0.5))
+        """How likely a new candidate comes up while another leader is alive."""
+        self._pace = self.rng.choice((2, 4, 8))
         """How many connections move on between two other events."""
-        self._diligence = self.rng.choice((0.5, 0.2, 0.05))
+        self._diligence = self.rng.choice((0.9, 0.6, 0.3, 0.07))
         """How soon nodes sync."""
         self._island: frozenset[str] = frozenset()
         """While the network is split: the nodes on the smaller side."""
+        self._heal_at = 0
+        """Heal the split at this step; 0: whenever it comes."""
         self._seed()
 
     def trace(self, text: str) -> None:
@@ -73,6 +77,8 @@ class World:
             for action in self.rng.choices(choices, weights, k=CHECK_STEPS):
                 self.step += 1
                 action()
+                if 0 < self._heal_at <= self.step:
+                    self._heal()
             self.check()
 
     def check(self) -> None:
@@ -84,23 +90,23 @@ class World:
         bad = self._trouble
         return [
             (self._deliver_some, 40.0),
-            (self._sync, 12.0),
+            (self._sync, 16.0),
             (self._produce, 6.0),
             (self._promote, 4.0),
             (self._connect, 3.0),
             (self._heartbeat, 1.0),
-            (self._new_leader, self._rivalry),
+            (self._failover, 1.5),
             (self._gossip, 1.0),
             (self._reader, 0.5),
             (self._trim, 0.1),
             (self._restart_driver, 0.1 * bad),
             (self._crash, 0.25 * bad),
-            (self._power_cut, 0.15 * bad),
+            (self._power_cut, 0.06 * bad + (0.15 if self._diligence < 0.1 else 0.0)),
             (self._restart, 0.8),
             (self._break, 0.6 * bad),
             (self._partition, 0.1 * bad),
-            (self._split, 0.2 * bad),
-            (self._heal, 0.25),
+            (self._split, 0.3 * bad),
+            (self._heal, 0.15),
             (self._kill_leader, 0.1 * bad),
         ]
 
@@ -136,8 +142,7 @@ class World:
         return self.rng.choice(self.leaders) if self.leaders else None
 
     def _deliver_some(self) -> None:
-        for _ in range(self._pace):
-            self.network.deliver_some()
+        self.network.deliver_some(self._pace)
 
     def _sync(self) -> None:
         for node in self.nodes.values():
@@ -165,6 +170,14 @@ class World:
             missing = [node for node in NODES if node not in leader.channels and self.nodes[node].up]
             for node in missing[: self.rng.randrange(1, 6)]:
                 leader.connect(node)
+
+    def _failover(self) -> None:
+        """The control plane: wants a writer, loses patience with candidates, and errs now and then."""
+        for leader in self.leaders:
+            if leader.shipper is None and self.step - leader.born > PATIENCE_STEPS:
+                leader.give_up()
+        if self._some_leader() is None or self.rng.random() < self._rivalry:
+            self._new_leader()
 
     def _new_leader(self) -> None:
         """Takes two terms; between the first and the second, another candidate may take some."""
@@ -217,6 +230,12 @@ class World:
         if leader is not None:
             leader.restart_driver()
 
+    def on_open(self) -> None:
+        """A new writer; where the network is split, an older one may go on writing to the island for a while."""
+        self.opened += 1
+        if self._island:
+            self._heal_at = self.step + self.rng.randrange(1, 200)
+
     def _kill_leader(self) -> None:
         leader = self._some_leader()
         if leader is not None:
@@ -261,10 +280,11 @@ class World:
         self._cut_off(self.rng.choice(owners), self.rng.sample(NODES, self.rng.randrange(1, 6)))
 
     def _split(self) -> None:
-        """Two sides that do not hear each other; present leaders may be on either, later ones are on the larger."""
+        """Two sides that do not hear each other; present leaders may be on either, later ones are on the
+        larger."""
         if self._island:
             return
-        self._island = frozenset(self.rng.sample(NODES, self.rng.randrange(1, 4)))
+        self._island = frozenset(self.rng.sample(NODES, self.rng.choice((1, 2, 2, 2, 3))))
         rest = frozenset(NODES) - self._island
         self.trace(f"split: {sorted(self._island)}")
         for node in NODES:
@@ -282,6 +302,7 @@ class World:
 
     def _heal(self) -> None:
         was_split = bool(self._island)
+        self._heal_at = 0
         self.network.blocked.clear()
         self._island = frozenset()
         if was_split and self.rng.random() < 0.7:
