@@ -69,6 +69,7 @@ class Driver:
         self.engine_state = EngineState(up=False, error="not probed yet")
         self.feedback = FeedbackDesk(context.session)
         self.process: EngineProcess | None = None
+        self._checked_pid: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._role_tasks: list[asyncio.Task[Any]] = []
         self._opening: asyncio.Task[dict[str, Any]] | None = None
@@ -101,7 +102,9 @@ class Driver:
                 self.fence(f"the log device is in mode {self.context.device.mode.name}, a writer's is on")
             else:
                 self.spawn(self._resume_writer(), "resume")
-        elif self.state.role is Role.OPENING:
+        elif self.state.role is Role.OPENING or (
+            self.state.role is Role.READER and self.context.device.mode is not DeviceMode.OFF
+        ):
             self.fence("the driver was interrupted while it opened the volume")
         elif self.state.role is Role.READER:
             self.reader = ReaderRole(self.context)
@@ -154,8 +157,21 @@ class Driver:
 
     async def _probe(self) -> None:
         while True:
-            self._set_engine_state(await self.context.session.probe(PROBE_TIMEOUT_SECONDS))
+            state = await self.context.session.probe(PROBE_TIMEOUT_SECONDS)
+            self._set_engine_state(state)
+            if state.up and self.process is not None and self.process.pid != self._checked_pid:
+                await self._check_engine(self.process.pid)
             await asyncio.sleep(self.config.probe_seconds)
+
+    async def _check_engine(self, pid: int) -> None:
+        """Once for each engine process, ahead of the promotion that may come: its settings cannot change any
+        more. It also leaves the session with a connection, so that a promotion need not make one."""
+        try:
+            await self.context.session.check_settings()
+        except BorealisError as error:
+            log.warning("engine process %d cannot become a writer: %s", pid, error)
+        else:
+            self._checked_pid = pid
 
     def _set_engine_state(self, state: EngineState) -> None:
         before, self.engine_state = self.engine_state, state
@@ -182,7 +198,9 @@ class Driver:
         return await asyncio.shield(self._opening)
 
     async def _open(self, reader: ReaderRole, first_term: int, second_term: int) -> dict[str, Any]:
-        promotion = Promotion(self.context, reader, first_term, second_term, self._superseded)
+        promotion = Promotion(
+            self.context, reader, first_term, second_term, self._superseded, checked_pid=self._checked_pid
+        )
         try:
             promoted = await promotion.run()
         except PromotionFatal as error:
@@ -244,7 +262,6 @@ class Driver:
         else:
             kill_workers(self.context.data_dir)
         self.state = DriverState(role=Role.FENCED, term=self.state.term, reason=reason)
-        # Blocking, about a millisecond: nothing else matters in this process any more.
         save_state(self.context.state_file, self.state)
         self._rpc.broadcast("fenced", instance_id=self.config.instance_id, reason=reason)
         # Whoever called hears of it first.

@@ -6,6 +6,8 @@ terms, durability or nodes. The memory is taken from the system page by page as 
 
 from __future__ import annotations
 
+import mmap
+
 
 class LogRing:
     """Bytes [start, end) of a log; the oldest ones make room for the newest.
@@ -17,7 +19,8 @@ class LogRing:
         self.capacity = capacity
         self.start = position
         self.end = position
-        self._buffer = bytearray(capacity)
+        # Not a bytearray: that would touch all of it at once.
+        self._buffer = memoryview(mmap.mmap(-1, capacity))
 
     def reset(self, position: int) -> None:
         """Forget everything and go on at `position`."""
@@ -54,5 +57,5 @@ class LogRing:
         at = start % capacity
         size = end - start
         if at + size <= capacity:
-            return bytes(memoryview(self._buffer)[at : at + size])
-        return bytes(self._buffer[at:]) + bytes(self._buffer[: size - (capacity - at)])
+            return bytes(self._buffer[at : at + size])
+        return b"".join((self._buffer[at:], self._buffer[: size - (capacity - at)]))
