@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,15 +135,20 @@ class Observer:
             watch.driver_gone = False
             self._wake(watch.cluster)
 
-    def processes(self, engines: Mapping[str, EngineLife], drivers: Iterable[str]) -> None:
-        """The agent's whole list: life of each engine, and which drivers it keeps running."""
+    def processes(
+        self, engines: Mapping[str, EngineLife], drivers: Iterable[str], newer: Collection[str] = ()
+    ) -> None:
+        """The agent's whole list: life of each engine, and which drivers it keeps running. Of the lives in
+        `newer` something newer than the list is known."""
         kept = set(drivers)
         for name, watch in self._watches.items():
+            if name in newer:
+                continue
             gone = name not in kept
             if watch.driver_gone is not gone:
                 watch.driver_gone = gone
                 self._wake(watch.cluster)
-        for name in set(engines) | set(self._watches):
+        for name in (set(engines) | set(self._watches)) - set(newer):
             self.engine_life(name, engines.get(name, EngineLife.GONE))
 
     def driver_spoke(self, incarnation: str, event: str, data: Mapping[str, Any]) -> None:

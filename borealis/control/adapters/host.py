@@ -55,6 +55,7 @@ class HostLink:
         self._started: subprocess.Popen[bytes] | None = None
         self.observer: Observer | None = None
         self.on_proxy_restarted: Callable[[], None] | None = None
+        self._fresh: set[str] = set()
         self.processes: dict[str, ProcessInfo] = {}
         """As last listed."""
 
@@ -142,10 +143,12 @@ class HostLink:
                 await self._take_list(client)
 
     async def _take_list(self, client: HostClient) -> None:
+        # Events that come while the list is on its way are newer than the list.
+        self._fresh.clear()
         processes = await client.list()
         self.processes = {process.name: process for process in processes}
         if self.observer is not None:
-            self.observer.processes(_engines(processes), _drivers(processes))
+            self.observer.processes(_engines(processes), _drivers(processes), self._fresh)
 
     def _event(self, event: str, data: dict[str, Any]) -> None:
         name = str(data.get("name", ""))
@@ -153,6 +156,7 @@ class HostLink:
             self.on_proxy_restarted()
         if self.observer is None:
             return
+        self._fresh.add(name.removeprefix(ENGINE).removeprefix(DRIVER))
         if name.startswith(ENGINE):
             life = EngineLife.GONE if event == "exited" else EngineLife.ALIVE
             self.observer.engine_life(name.removeprefix(ENGINE), life)

@@ -24,6 +24,7 @@ from borealis.control.states import ClusterStatus, InstanceStatus, Want
 from borealis.control.store import Conflict, Op, Put
 from borealis.errors import BorealisError
 from borealis.logs import get_logger
+from borealis.rpc import RpcError
 
 log = get_logger(__name__)
 
@@ -54,7 +55,7 @@ async def open_writer(context: ControlContext, key: str, action: OpenWriter) -> 
     except Conflict:
         raise
     except (BorealisError, OSError) as error:
-        await _failed(context, key, opening, str(error))
+        await _failed(context, key, opening, str(error), spoilt=_spoilt(error))
         raise StepFailed(f"The volume could not be opened by life {opening.incarnation}: {error}") from error
     finally:
         await _settled(kill)
@@ -208,13 +209,25 @@ def _is_life(instance: Instance, incarnation: str) -> bool:
     return instance.incarnation is not None and instance.incarnation.id == incarnation
 
 
-async def _failed(context: ControlContext, key: str, opening: Opening, reason: str) -> None:
+async def _is_reader_still(context: ControlContext, incarnation: str) -> bool:
+    try:
+        status = await context.observer.ask(incarnation)
+    except (BorealisError, OSError):
+        return False
+    return status.role == "reader" and status.engine.up
+
+
+def _spoilt(error: Exception) -> bool:
+    """Whether nobody knows what the candidate is doing now: it may become writer later, or never answer."""
+    return isinstance(error, RpcError) and error.code in ("Timeout", "ConnectionLost", "WrongRole")
+
+
+async def _failed(
+    context: ControlContext, key: str, opening: Opening, reason: str, *, spoilt: bool = False
+) -> None:
     """Give the try up. A candidate that is not plainly a reader as before is given up with it."""
     context.memory(key).avoid.add(opening.incarnation)
-    intact = False
-    with contextlib.suppress(BorealisError, OSError):
-        status = await context.observer.ask(opening.incarnation)
-        intact = status.role == "reader" and status.engine.up
+    intact = not spoilt and await _is_reader_still(context, opening.incarnation)
     cluster = context.cluster(key)
     if cluster.opening != opening:
         return
