@@ -64,7 +64,7 @@ class DriverService:
         writer, reader = driver.writer, driver.reader
         vdl = writer.vdl if writer else reader.feed.vdl if reader else 0
         return {
-            "role": driver.state.role,
+            "role": Role.OPENING if driver.opening else driver.state.role,
             "reason": driver.state.reason,
             "instance_id": driver.config.instance_id,
             "incarnation": driver.config.incarnation,
@@ -112,6 +112,7 @@ class DriverService:
             "feedback_xmin": feedback.xmin or None,
             "started_at": state.started_at,
             "replay_paused": state.replay_paused,
+            "silent_seconds": round(driver.engine_silent_seconds, 3),
             "error": state.error,
         }
 
