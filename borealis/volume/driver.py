@@ -68,6 +68,7 @@ class Driver:
         self.timeline = self.state.timeline
         self.engine_state = EngineState(up=False, error="not probed yet")
         self.feedback = FeedbackDesk(context.session)
+        self._answered_at = time.monotonic()
         self.process: EngineProcess | None = None
         self._checked_pid: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,9 +156,21 @@ class Driver:
         self.process = None
         self._set_engine_state(EngineState(up=False, error="the process has ended"))
 
+    @property
+    def opening(self) -> bool:
+        """An opening of the volume is under way: this may become the writer."""
+        return self._opening is not None and not self._opening.done()
+
+    @property
+    def engine_silent_seconds(self) -> float:
+        """Since the engine last answered a probe: a hung one shows long before its probe has timed out."""
+        return time.monotonic() - self._answered_at
+
     async def _probe(self) -> None:
         while True:
             state = await self.context.session.probe(PROBE_TIMEOUT_SECONDS)
+            if state.up:
+                self._answered_at = time.monotonic()
             self._set_engine_state(state)
             if state.up and self.process is not None and self.process.pid != self._checked_pid:
                 await self._check_engine(self.process.pid)
@@ -188,7 +201,7 @@ class Driver:
         Raises RoleError, Superseded, NoQuorum, LogMoved or PromotionFailed: it is still a reader;
         PromotionFatal: it is not.
         """
-        if self.reader is None or (self._opening is not None and not self._opening.done()):
+        if self.reader is None or self.opening:
             raise RoleError(f"the role is {self.state.role}: only a reader that opens no volume can open one")
         if not 0 < first_term < second_term:
             raise RoleError(f"terms {first_term} and {second_term}: the second must be the higher one")
