@@ -4,11 +4,14 @@ Owns the text of the configuration and the rules of moving: pure functions, no p
 (`runtime.py`).
 
 One endpoint is one `listen` section with a fixed number of server slots. A slot is ready (it leads to an
-instance), off, or it *holds*: while an endpoint has no target, its first slot leads to an address where
-nobody listens and takes one connection at a time. That one tries again each `CONNECT_MS`, the others wait
-in the proxy's queue; as soon as the slot leads somewhere, all of them go through. So clients that connect
-during a failover wait and see no error, up to `HOLD_SECONDS`. Established sessions are cut when their
-instance leaves, or clients would hang on a dead writer.
+instance), off, or it *holds*: while an endpoint has no target, one slot leads to an address where nobody
+listens and takes one connection at a time. That one tries again each `CONNECT_MS`, the others wait in the
+proxy's queue; as soon as another slot opens, all of them go there. So clients that connect during a failover
+wait and see no error, up to `HOLD_SECONDS`.
+
+Established sessions are cut when their instance leaves, or clients would hang on a dead writer. A new
+target never takes the slot of the one that leaves, and the cut comes a moment later: connections that were
+just being tried there have gone on to the new target by then, and are spared.
 
 FORMAT (proxy/<name>/haproxy.cfg): HAProxy's own; the first line carries a version and a digest of the
 structure (all but the targets). As long as the digest is the same, the running process can be changed by
@@ -33,8 +36,12 @@ machine.
 """
 HOLD_SECONDS: Final = 60
 RETRIES: Final = HOLD_SECONDS * 1000 // CONNECT_MS
+CUT_SECONDS: Final = 3 * CONNECT_MS / 1000
 HELD: Final = 1
 """Connections that a holding slot tries at a time."""
+
+_WAS_DISABLED: Final = 0x04
+"""Of a server's administrative state: the configuration said `disabled`. It stays for ever."""
 
 _TEMPLATE: Final = """\
 global
@@ -67,7 +74,7 @@ class Endpoint:
     address: str
     port: int
     slots: int
-    """At most so many targets. A few more than that let old sessions end in peace."""
+    """Two more than targets at least: one that is being left, one that opens."""
     targets: tuple[str, ...] = ()
     """Addresses of instances, which listen on the same port; none: connections are held."""
 
@@ -96,12 +103,9 @@ class Slot:
     """How long ago it became ready or off."""
 
     @property
-    def holds(self) -> bool:
-        return self.ready and self.address == HOLD_ADDRESS
-
-    @property
-    def serves(self) -> bool:
-        return self.ready and self.address != HOLD_ADDRESS
+    def used(self) -> bool:
+        """It leads to an instance, or did, and sessions may still be alive."""
+        return self.address != HOLD_ADDRESS
 
 
 def structure(spec: ProxySpec) -> str:
@@ -161,66 +165,71 @@ def parse_state(text: str) -> dict[str, list[Slot]]:
                 name=row["srv_name"],
                 address=row["srv_addr"],
                 port=int(row["srv_port"]),
-                ready=int(row["srv_admin_state"]) == 0,
+                ready=int(row["srv_admin_state"]) & ~_WAS_DISABLED == 0,
                 changed_seconds=int(row["srv_time_since_last_change"]),
             )
         )
     return found
 
 
-def moves(endpoint: Endpoint, slots: Sequence[Slot], maxconn: int, cut: Callable[[str], bool]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Commands for a running proxy."""
+
+    now: tuple[str, ...]
+    later: tuple[str, ...]
+    """The cuts: to be run when connections that were being tried have gone elsewhere (`CUT_SECONDS`)."""
+
+
+def moves(endpoint: Endpoint, slots: Sequence[Slot], maxconn: int, cut: Callable[[str], bool]) -> Moves:
     """The commands that make the section's slots lead to the endpoint's targets; none when they do.
 
-    `cut` says of an address that is left whether the sessions to it end now.
+    `cut` says of an address that was left whether the sessions to it end.
     """
     pairs = list(zip(slots, _assign(endpoint, slots), strict=True))
     # What opens comes first: a queue must find somewhere to go before anything is closed.
     pairs.sort(key=lambda pair: (pair[1] is None, pair[1] == HOLD_ADDRESS))
-    commands: list[str] = []
+    now: list[str] = []
+    later: list[str] = []
     for slot, target in pairs:
-        commands += _move(f"{endpoint.name}/{slot.name}", slot, target, endpoint.port, maxconn, cut)
-    return commands
+        server = f"{endpoint.name}/{slot.name}"
+        if slot.ready and slot.address == target:
+            continue
+        ending = [f"shutdown sessions server {server}"] if slot.used and cut(slot.address) else []
+        if target is not None:
+            now += [*ending, *_open(server, slot, target, endpoint.port, maxconn)]
+            continue
+        if slot.ready:
+            now.append(f"set server {server} state maint")
+        if ending:
+            later += [*ending, f"set server {server} addr {HOLD_ADDRESS} port {HOLD_PORT}"]
+    return Moves(tuple(now), tuple(later))
 
 
-def _move(
-    server: str, slot: Slot, target: str | None, port: int, maxconn: int, cut: Callable[[str], bool]
-) -> list[str]:
-    if slot.ready and slot.address == target:
-        return []
-    ending = [f"shutdown sessions server {server}"] if slot.serves and cut(slot.address) else []
-    if target is None:
-        return [f"set server {server} state maint", *ending] if slot.ready else []
-    commands = []
-    if not slot.holds:
-        # Holding comes between two targets, or the cut would hit sessions to the new one.
-        commands += [
-            f"set maxconn server {server} {HELD}",
-            f"set server {server} addr {HOLD_ADDRESS} port {HOLD_PORT}",
-            *ending,
-        ]
-    if target != HOLD_ADDRESS:
-        commands += [
-            f"set server {server} addr {target} port {port}",
-            f"set maxconn server {server} {maxconn}",
-        ]
-    if not slot.ready:
-        commands.append(f"set server {server} state ready")
-    return commands
+def _open(server: str, slot: Slot, target: str, port: int, maxconn: int) -> list[str]:
+    """Make a slot lead to an instance, or hold."""
+    hold = target == HOLD_ADDRESS
+    return [
+        f"set server {server} addr {target} port {HOLD_PORT if hold else port}",
+        f"set maxconn server {server} {HELD if hold else maxconn}",
+        *([] if slot.ready else [f"set server {server} state ready"]),
+    ]
 
 
 def _assign(endpoint: Endpoint, slots: Sequence[Slot]) -> list[str | None]:
-    """For each slot its target. A target stays where it is; a new one takes the slot that holds, or the one
-    that has been off for longest, because old sessions may still be alive in the others."""
+    """For each slot its target.
+
+    A target stays where it is. A new one takes the slot that is off and clean for longest; only when there is
+    none, one whose sessions linger, and at last one that is in use.
+    """
+    missing = list(dict.fromkeys(endpoint.targets)) or [HOLD_ADDRESS]
     chosen: dict[str, str] = {}
-    missing = list(dict.fromkeys(endpoint.targets))
     for slot in slots:
-        if slot.serves and slot.address in missing:
+        if slot.ready and slot.address in missing:
             chosen[slot.name] = slot.address
             missing.remove(slot.address)
     free = [slot for slot in slots if slot.name not in chosen]
-    free.sort(key=lambda slot: (not slot.holds, slot.ready, -slot.changed_seconds))
+    free.sort(key=lambda slot: (slot.ready, slot.used, -slot.changed_seconds))
     for slot, target in zip(free, missing, strict=False):
         chosen[slot.name] = target
-    if not chosen:
-        chosen[slots[0].name] = HOLD_ADDRESS
     return [chosen.get(slot.name) for slot in slots]

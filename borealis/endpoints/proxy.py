@@ -13,12 +13,11 @@ import os
 import pwd
 import resource
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from borealis.endpoints.errors import EndpointError, ProxyUnreachable
-from borealis.endpoints.haproxy import Endpoint, ProxySpec, first_line, moves, render
+from borealis.endpoints.haproxy import CUT_SECONDS, Endpoint, Moves, ProxySpec, first_line, moves, render
 from borealis.endpoints.runtime import Runtime
 from borealis.host.errors import HostError
 from borealis.host.records import ProcessSpec
@@ -130,11 +129,15 @@ class Proxy:
         await self._run(spec)
 
     async def move(self, endpoint: Endpoint, cut: Callable[[str, str], bool]) -> None:
-        """Change the targets of one endpoint, as fast as can be; `ensure` follows. Raises EndpointError."""
+        """Change the targets of one endpoint, as fast as can be; `ensure` follows.
+
+        Returns when sessions to former targets are cut, a moment after new ones go through. Raises
+        EndpointError.
+        """
         slots = (await self._runtime.state()).get(endpoint.name)
         if slots is None or len(slots) != endpoint.slots:
             raise EndpointError(f"the proxy {self._name} has no endpoint {endpoint.name} as expected")
-        await self._runtime.run(moves(endpoint, slots, connections_max(), lambda a: cut(endpoint.name, a)))
+        await self._carry_out([moves(endpoint, slots, connections_max(), lambda a: cut(endpoint.name, a))])
 
     async def remove(self) -> None:
         """End the process and remove its files; again and again if need be."""
@@ -144,13 +147,20 @@ class Proxy:
 
     async def _change(self, spec: ProxySpec, cut: Callable[[str, str], bool]) -> None:
         state = await self._runtime.state()
-        commands: list[str] = []
+        wanted: list[Moves] = []
         for endpoint in spec.endpoints:
             slots = state.get(endpoint.name, [])
             if len(slots) != endpoint.slots:
                 raise ProxyUnreachable(f"the proxy {self._name} runs with another configuration")
-            commands += moves(endpoint, slots, spec.maxconn, lambda a, e=endpoint: cut(e.name, a))  # type: ignore[misc]
-        await self._runtime.run(commands)
+            wanted.append(moves(endpoint, slots, spec.maxconn, lambda a, e=endpoint: cut(e.name, a)))  # type: ignore[misc]
+        await self._carry_out(wanted)
+
+    async def _carry_out(self, wanted: Sequence[Moves]) -> None:
+        await self._runtime.run([command for part in wanted for command in part.now])
+        cuts = [command for part in wanted for command in part.later]
+        if cuts:
+            await asyncio.sleep(CUT_SECONDS)
+            await self._runtime.run(cuts)
 
     async def _run(self, spec: ProxySpec) -> None:
         process = ProcessSpec(

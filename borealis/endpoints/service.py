@@ -23,6 +23,7 @@ from borealis.logs import get_logger
 from borealis.paths import RegionPaths
 
 WRITER, READER, CUSTOM = "writer", "reader", "custom"
+WRITER_SLOTS: Final = 3
 POOL_SLOTS: Final = 24
 """Up to sixteen instances, and some room for sessions that outlive their target."""
 PUBLISH_WAIT_SECONDS: Final = 1.0
@@ -97,7 +98,7 @@ def cluster_endpoints(plan: Plan) -> tuple[Endpoint, ...]:
     writer = (plan.writer.address,) if plan.writer is not None else ()
     readers = tuple(target.address for target in plan.readers)
     return (
-        Endpoint(WRITER, plan.writer_address, plan.port, 1, writer),
+        Endpoint(WRITER, plan.writer_address, plan.port, WRITER_SLOTS, writer),
         Endpoint(READER, plan.reader_address, plan.port, POOL_SLOTS, readers),
     )
 

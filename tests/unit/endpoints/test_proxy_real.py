@@ -17,9 +17,11 @@ import pytest
 
 from borealis.endpoints import service as service_module
 from borealis.endpoints.errors import EndpointError
+from borealis.endpoints.haproxy import Moves, moves
 from borealis.endpoints.names import HostsFile, NamePatterns
 from borealis.endpoints.proxy import Proxy, program, unprivileged
-from borealis.endpoints.service import EndpointService
+from borealis.endpoints.runtime import Runtime
+from borealis.endpoints.service import EndpointService, cluster_endpoints
 from borealis.host.records import ProcessSpec
 from borealis.paths import RegionPaths
 from borealis.rpc import RpcError
@@ -228,6 +230,32 @@ async def test_connections_to_a_dead_writer_reach_the_next_one(region: Region) -
     assert set(await asyncio.gather(*greetings)) == {"i2"}
 
 
+async def test_nobody_is_lost_however_the_writer_moves(region: Region) -> None:
+    """Round after round: the writer dies, clients keep coming, there is none for a while, or one at once."""
+    service, current = region.service, 0
+    await service.apply(with_writer(region, current))
+    for round_ in range(12):
+        await region.instances[current].stop()
+        clients = await region.connect(region.plan.writer_address, 20)
+        if round_ % 3:
+            await service.apply(with_writer(region, None))
+            clients += await region.connect(region.plan.writer_address, 20)
+        former, current = current, (current + 1) % 3
+        await service.move_writer(with_writer(region, current))
+        name = region.instances[current].name
+        assert {await client.greeting() for client in clients} == {name}
+        if round_ % 2:
+            await service.apply(with_writer(region, current))
+        # What the proxy says of itself is what was asked for: nothing is left to do.
+        endpoint = cluster_endpoints(with_writer(region, current))[0]
+        slots = (await Runtime(Proxy(region.paths, region.agent, region.plan.cluster).socket).state())[
+            "writer"
+        ]
+        assert [slot.address for slot in slots if slot.ready] == [region.instances[current].target.address]
+        assert moves(endpoint, slots, 1, lambda _address: True) == Moves((), ())
+        await region.instances[former].start()
+
+
 async def test_sessions_to_a_former_writer_are_cut(region: Region) -> None:
     await region.service.apply(with_writer(region, 0))
     clients = await region.connect(region.plan.writer_address, 20)
@@ -337,7 +365,7 @@ async def test_an_address_that_is_taken_is_told(region: Region, monkeypatch: pyt
 
 
 def test_the_socket_is_never_the_longest_path(root: Path) -> None:
-    """`RegionPaths.check` looks at the engine's socket only; HAProxy binds its own under a longer name first."""
+    """`RegionPaths.check` looks at the engine's socket; HAProxy binds its own under a longer name first."""
     paths = RegionPaths(root)
     bound = f"{Proxy(paths, Agent(), 'cluster-' + 'X' * 26).socket}.4194304.tmp"
     assert len(bound) <= len(str(paths.upstream_dir("i999999") / ".s.PGSQL.65535"))
