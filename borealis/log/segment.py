@@ -385,12 +385,13 @@ class SegmentCore:
                     self.vdl = max(self.vdl, record.vdl)
 
     def _apply_data(self, record: DataRecord) -> None:
+        if record.start < self.end:
+            self.end = record.start
+            self._set_corrupt(list(self.corrupt))
         hole = (self.end, record.start)
         self.end = record.end
         if hole[0] < hole[1]:
             self.mark_corrupt(*hole)
-        elif hole[1] < hole[0]:
-            self._set_corrupt(list(self.corrupt))
         if record.term > self.promised:
             self.promised, self.promised_writer = record.term, ""
 
