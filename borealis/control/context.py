@@ -15,6 +15,7 @@ from borealis.control.records import Cluster, CustomEndpoint, Instance
 from borealis.control.settings import ControlSettings
 from borealis.control.store import Conflict, Store
 from borealis.control.topology import EndpointPlan
+from borealis.control.view import Membership
 from borealis.errors import BorealisError
 
 
@@ -31,6 +32,7 @@ class Memory:
     endpoints_applied: EndpointPlan | None = None
     avoid: set[str] = field(default_factory=set)  # incarnations that failed to open since the last success
     topology_pushed_at: float = float("-inf")
+    topology_told: Membership = ()
 
 
 @dataclass(frozen=True, slots=True)

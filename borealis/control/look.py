@@ -37,4 +37,5 @@ def look(
         avoid=frozenset(memory.avoid),
         endpoints_applied=memory.endpoints_applied,
         topology_due=now - memory.topology_pushed_at >= TOPOLOGY_SECONDS,
+        topology_told=memory.topology_told,
     )

@@ -194,7 +194,8 @@ def _password(view: View) -> Iterator[Action]:
 
 
 def _topology(view: View) -> Iterator[Action]:
-    if view.topology_due and view.instances:
+    """Regularly, for the figures in it; at once, when somebody joined, left or changed roles."""
+    if view.instances and (view.topology_due or view.topology_told != view.membership):
         yield PushTopology()
 
 

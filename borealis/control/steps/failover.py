@@ -130,7 +130,8 @@ async def _begin(context: ControlContext, key: str, action: OpenWriter) -> Openi
     ops: list[Op] = [Put(new)]
     former = context.store.instance(cluster.writer) if cluster.writer else None
     if former is not None:
-        if former.key != target.key and former.incarnation is not None:
+        # Only the life that held the term: a new one, on its way to be a reader, goes on.
+        if former.key != target.key and _is_life(former, cluster.volume.writer_incarnation):
             rebooting = former.status is InstanceStatus.AVAILABLE
             ops.append(Put(retire(former, InstanceStatus.REBOOTING if rebooting else None)))
         if new.status is ClusterStatus.FAILING_OVER:

@@ -50,7 +50,8 @@ async def push_topology(context: ControlContext, key: str) -> None:
         ),
         return_exceptions=True,
     )
-    context.memory(key).topology_pushed_at = now
+    memory = context.memory(key)
+    memory.topology_pushed_at, memory.topology_told = now, view.membership
     for instance, result in zip(told, results, strict=True):
         if isinstance(result, BorealisError | OSError):
             log.debug("%s was not told the topology: %s", instance.identifier, result)
