@@ -16,6 +16,9 @@ import msgspec
 from borealis.control.records import Cluster, CustomEndpoint, Incarnation, IncarnationPhase, Instance
 from borealis.control.topology import EndpointPlan
 
+Membership = tuple[tuple[str, str, bool], ...]
+"""Identifier, incarnation, and whether it is the writer, of every instance in service."""
+
 
 class EngineLife(StrEnum):
     """What the host agent says of an engine's process."""
@@ -152,6 +155,7 @@ class View:
     avoid: frozenset[str] = frozenset()  # incarnations that failed to open since the last success
     endpoints_applied: EndpointPlan | None = None  # what the endpoints were last made to be
     topology_due: bool = False
+    topology_told: Membership = ()  # the membership that the drivers were last told
 
     def of(self, instance: Instance) -> Seen:
         """What was seen of the instance's present incarnation."""
@@ -175,6 +179,16 @@ class View:
         if writer is None or writer.incarnation is None or self.of(writer).lost:
             return None
         return writer if writer.incarnation.id == self.cluster.volume.writer_incarnation else None
+
+    @property
+    def membership(self) -> Membership:
+        """Who is in service, and who of them is the writer."""
+        live = self.live_writer
+        return tuple(
+            (i.identifier, i.incarnation.id, i is live)
+            for i in self.instances
+            if i.incarnation is not None and self.serving(i) and not self.of(i).lost
+        )
 
     def serving(self, instance: Instance) -> bool:
         """Whether the instance's present life is in service, as far as the records say."""
