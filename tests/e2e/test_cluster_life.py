@@ -14,7 +14,7 @@ from tests.support.region import WAIT, Cluster, Region
 
 @pytest.fixture(scope="module")
 def cluster(region: Region) -> Cluster:
-    return region.create_cluster(readers=1)
+    return region.create_cluster(readers=1, instance_class="db.t3.medium")
 
 
 def wait_cluster(cluster: Cluster, status: str) -> None:

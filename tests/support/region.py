@@ -232,7 +232,7 @@ class Region:
             self._rds = self.client("rds")
         return self._rds
 
-    def create_cluster(self, readers: int = 2, **more: Any) -> Cluster:
+    def create_cluster(self, readers: int = 2, instance_class: str = "db.r6g.large", **more: Any) -> Cluster:
         """A cluster with one writer and `readers` readers, all available, one per AZ as far as they go."""
         self._made += 1
         identifier = more.pop("DBClusterIdentifier", f"c{self._made}")
@@ -245,7 +245,7 @@ class Region:
         )
         cluster = Cluster(self, identifier)
         for n in range(readers + 1):
-            cluster.add_instance(f"{identifier}-{n + 1}", wait=False)
+            cluster.add_instance(f"{identifier}-{n + 1}", wait=False, DBInstanceClass=instance_class)
         for n in range(readers + 1):
             cluster.wait_instance(f"{identifier}-{n + 1}")
         cluster.wait_healthy()
