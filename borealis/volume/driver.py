@@ -212,7 +212,7 @@ class Driver:
 
     async def _open(self, reader: ReaderRole, first_term: int, second_term: int) -> dict[str, Any]:
         promotion = Promotion(
-            self.context, reader, first_term, second_term, self._superseded, checked_pid=self._checked_pid
+            self.context, reader, first_term, second_term, self._writer_ended, checked_pid=self._checked_pid
         )
         try:
             promoted = await promotion.run()
@@ -245,24 +245,24 @@ class Driver:
         try:
             position = await durable_position(context.source, context.quorum, state.term, state.engine_start)
         except Superseded as error:
-            self._superseded(error)
+            self._writer_ended(error)
             return
         links = Links(self.config.volume, self.config.nodes, _Deaf())
         self.writer = Writer(
             context.quorum,
             TermHistory.from_json(state.history),
-            EngineLog(context.engine, context.data_dir, position, state.timeline),
+            EngineLog(context.engine, context.data_dir, position, state.timeline, resume=True),
             context.device,
             links,
             Lease(self.config.lease_seconds),
-            self._superseded,
+            self._writer_ended,
         )
         log.info("resuming term %d from %X", state.term, position)
         self._role_tasks = [self.spawn(self.writer.run(), "writer"), self.spawn(links.run(), "links")]
         self.spawn(self.feedback.run(), "feedback-desk")
 
     # ------------------------------------------------------------------ the end
-    def _superseded(self, error: Superseded) -> None:
+    def _writer_ended(self, error: BorealisError) -> None:
         self.fence(str(error))
 
     def fence(self, reason: str) -> None:

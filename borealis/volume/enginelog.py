@@ -7,9 +7,9 @@ of scanner follows the log's kind (`Engine.log_device_kind`), the same word that
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from borealis.engines.base import Engine
 from borealis.errors import BorealisError
@@ -17,6 +17,8 @@ from borealis.volume.nativelib import WalScanner
 
 READ_BYTES = 1 << 20
 """The most that is read at once, in bytes."""
+
+Read = Callable[[int, int], bytes]
 
 
 class LogFileError(BorealisError):
@@ -26,45 +28,67 @@ class LogFileError(BorealisError):
 
 
 class Scanner(Protocol):
-    """What the writer needs of a scanner; `position` is always a place where the log may be cut."""
+    """What the writer needs of a scanner."""
 
     @property
-    def position(self) -> int: ...
+    def position(self) -> int:
+        """How far the log was followed; always a place where it may be cut."""
 
-    def scan(self, data: bytes, lsn: int, limit: int) -> object: ...
+    def scan(self, data: bytes, lsn: int, limit: int) -> object:
+        """Go on through `data`, the log from `lsn` on, which was written to `limit` when it was read."""
+
+    def missed(self, written: int) -> bool:
+        """Did the scan stop where it must not, with all that was written to `written` before it?"""
 
 
-_SCANNERS: dict[str, Callable[[int, int], Scanner]] = {"pgwal": WalScanner}
+class LogKind(NamedTuple):
+    """How logs of one kind are followed."""
+
+    begin: Callable[[int, int], Scanner]
+    """At a position where a timeline's log begins: (position, timeline)."""
+    resume: Callable[[int, int, Read], Scanner]
+    """At any place where the log was cut once: (position, timeline, a way to read what lies before)."""
 
 
-def log_scanner(kind: str, position: int, timeline: int) -> Scanner:
-    """A native scanner for this kind of log. Raises LogFileError for a kind that has none."""
+KINDS: Mapping[str, LogKind] = {"pgwal": LogKind(WalScanner, WalScanner.resume)}
+
+
+def log_kind(name: str) -> LogKind:
+    """Raises LogFileError for a kind of log that cannot be followed."""
     try:
-        return _SCANNERS[kind](position, timeline)
+        return KINDS[name]
     except KeyError:
-        raise LogFileError(
-            f"there is no scanner for logs of kind {kind!r}; known: {sorted(_SCANNERS)}"
-        ) from None
+        raise LogFileError(f"logs of kind {name!r} cannot be followed; known: {sorted(KINDS)}") from None
 
 
 class EngineLog:
-    """The log of one timeline from `position` on, as the local engine writes it."""
+    """The log of one timeline from a position on, as the local engine writes it."""
 
-    def __init__(self, engine: Engine, data_dir: Path, position: int, timeline: int) -> None:
+    def __init__(self, engine: Engine, data_dir: Path, position: int, timeline: int, *, resume: bool = False):
+        """`position` is where the timeline's own log begins, or, with `resume`, where it was cut once (this
+        reads and follows up to one file of log, which blocks for some milliseconds)."""
         self.timeline = timeline
         self._engine = engine
         self._data_dir = data_dir
-        self._scanner = log_scanner(engine.log_device_kind, position, timeline)
         self._file_bytes = engine.log_file_bytes
         self._file = -1
-        """Descriptor of the file that is being read. The engine does not give a file another name (and other
+        """Descriptor of the file that was read last. The engine does not give a file another name (and other
         bytes) while it holds log that is not durable, so it is what its name said while it is read here."""
         self._file_number = -1
+        kind = log_kind(engine.log_device_kind)
+        self._scanner = (
+            kind.resume(position, timeline, self._read) if resume else kind.begin(position, timeline)
+        )
 
     @property
     def position(self) -> int:
         """All before it was taken."""
         return self._scanner.position
+
+    def missed(self, written: int) -> bool:
+        """The files do not hold what the engine has written below `written`, or it cannot be understood: then
+        nothing may be called durable. To be asked when `take` has nothing more."""
+        return self._scanner.missed(written)
 
     def take(self, written: int) -> tuple[bytes, bool]:
         """The next piece of whole records (or final pages) below `written`, and whether more may follow it.
@@ -78,13 +102,20 @@ class EngineLog:
         data = self._read(start, limit)
         if not data:
             return b"", False
-        self._scanner.scan(data, start, start + len(data))
+        self._scanner.scan(data, start, written)
         taken = self._scanner.position - start
-        more = taken > 0 and start + len(data) < written
+        more = taken > 0 and limit < written
         return (data if taken == len(data) else data[:taken]), more
 
     def _read(self, start: int, end: int) -> bytes:
-        """Bytes [start, end) as far as one file holds them."""
+        """Bytes [start, end), shorter where a file is not there."""
+        data = self._read_file(start, end)
+        # A record may lie across the border of two files.
+        while start + len(data) < end and (more := self._read_file(start + len(data), end)):
+            data += more
+        return data
+
+    def _read_file(self, start: int, end: int) -> bytes:
         number, offset = divmod(start, self._file_bytes)
         if number != self._file_number:
             self.close()

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from borealis.errors import BorealisError
 from borealis.log.opening import OpenedVolume, RecoveredLog
-from borealis.log.types import Superseded
 from borealis.logs import get_logger
 from borealis.volume.context import DriverContext
 from borealis.volume.enginelog import EngineLog
@@ -82,7 +81,7 @@ class Promotion:
         reader: ReaderRole,
         first_term: int,
         second_term: int,
-        on_superseded: Callable[[Superseded], None],
+        on_end: Callable[[BorealisError], None],
         *,
         checked_pid: int | None = None,
     ) -> None:
@@ -91,7 +90,7 @@ class Promotion:
         self._checked_pid = checked_pid
         self._reader = reader
         self._terms = first_term, second_term
-        self._on_superseded = on_superseded
+        self._on_end = on_end
         self._armed = False
         self._clock = _Clock()
 
@@ -192,7 +191,7 @@ class Promotion:
             context.device,
             links,
             Lease(context.config.lease_seconds),
-            self._on_superseded,
+            self._on_end,
         )
         return writer, asyncio.create_task(writer.run(opened.ends), name="writer")
 

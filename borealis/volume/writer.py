@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from borealis.errors import BorealisError
 from borealis.log.frames import Kind
 from borealis.log.history import TermHistory
 from borealis.log.quorum import Quorum
@@ -26,7 +28,7 @@ from borealis.log.types import WINDOW_BYTES, Superseded
 from borealis.log.wire import Ack, Message
 from borealis.logs import get_logger
 from borealis.volume.device import LogDevice, boottime_ns
-from borealis.volume.enginelog import EngineLog
+from borealis.volume.enginelog import EngineLog, LogFileError
 from borealis.volume.lease import Lease
 from borealis.volume.link import Links
 from borealis.volume.ring import LogRing
@@ -37,13 +39,15 @@ RING_BYTES = 2 * WINDOW_BYTES
 UNACKNOWLEDGED_BYTES_MAX = WINDOW_BYTES // 2
 """The engine's log is taken this far above the VDL, in bytes; a window below it fits into the ring too."""
 HEARTBEATS_PER_LEASE = 4
+BEHIND_SECONDS_MAX = 5.0
+"""A log that could not be followed for so long will not be followed later."""
 
 _APPEND_FRAME = struct.Struct(">IBQQQQI")
 _LENGTH_BYTES = 4
 
 
 class Writer:
-    """Ships the log of one term. Implements `link.LinkUser`; `on_superseded` is called once, at the end."""
+    """Ships the log of one term. Implements `link.LinkUser`; `on_end` is called once, when it is over."""
 
     def __init__(
         self,
@@ -53,7 +57,7 @@ class Writer:
         device: LogDevice,
         links: Links,
         lease: Lease,
-        on_superseded: Callable[[Superseded], None],
+        on_end: Callable[[BorealisError], None],
     ) -> None:
         """`engine_log.position` is durable in this term: shipping goes on from there."""
         self.lease = lease
@@ -62,13 +66,14 @@ class Writer:
         self._device = device
         self._links = links
         self._ring = LogRing(RING_BYTES, engine_log.position)
-        self._on_superseded = on_superseded
+        self._on_end = on_end
         self._inflight: deque[tuple[int, int]] = deque()
         """(end, write_seq): when `end` is durable, all writes up to `write_seq` are."""
         self._latest: tuple[int, bytes] = (0, b"")
         """The newest piece, so that it is not read out of the ring again: (start, bytes)."""
         self._waiting: list[asyncio.Future[None]] = []
         """For the VDL to rise."""
+        self._behind_since: float | None = None
         self._over = False
         self._notices = device.bind_notices()
 
@@ -162,30 +167,61 @@ class Writer:
             return
         view = self._device.view()
         seq, written = view.write_seq, view.written_lsn
-        shipper = self._shipper
         if view.timeline == self._log.timeline:
-            more = True
-            while more:
-                if shipper.end - shipper.vdl >= UNACKNOWLEDGED_BYTES_MAX:
-                    return  # What follows is taken when acknowledgements have come; so is its number.
-                data, more = self._log.take(written)
-                if not data:
-                    break
+            if not self._take_and_send(written):
+                return
+        elif view.timeline > self._log.timeline:
+            # Its numbers must never be released by what is known of the old timeline.
+            log.error("the engine writes timeline %d, expected %d", view.timeline, self._log.timeline)
+            return
+        # Otherwise nothing was written on this timeline yet: what was written before it came from storage.
+        end = self._shipper.end
+        if end <= self._shipper.vdl:
+            self._device.release(seq)
+        elif self._inflight and self._inflight[-1][0] == end:
+            self._inflight[-1] = (end, seq)
+        else:
+            self._inflight.append((end, seq))
+
+    def _take_and_send(self, written: int) -> bool:
+        """All of the log below `written`; False: not all, so that its number must not be released yet."""
+        shipper = self._shipper
+        more = True
+        while more:
+            if shipper.end - shipper.vdl >= UNACKNOWLEDGED_BYTES_MAX:
+                return False  # The rest is taken when acknowledgements have come.
+            data, more = self._log.take(written)
+            if data:
                 self._latest = (shipper.end, data)
                 self._ring.append(data)
                 shipper.floor = self._ring.start
                 shipper.produced(shipper.end + len(data))
                 self._send()
-        elif view.timeline > self._log.timeline:
-            # Its numbers must never be released by what is known of the old timeline.
-            log.error("the engine writes timeline %d, expected %d", view.timeline, self._log.timeline)
-            return
-        if shipper.end <= shipper.vdl:
-            self._device.release(seq)
-        elif self._inflight and self._inflight[-1][0] == shipper.end:
-            self._inflight[-1] = (shipper.end, seq)
-        else:
-            self._inflight.append((shipper.end, seq))
+        if self._log.missed(written):
+            self._falls_behind(written)
+            return False
+        self._behind_since = None
+        return True
+
+    def _falls_behind(self, written: int) -> None:
+        """The log files do not hold what the engine says it has written: nothing is released, and if that
+        stays so, the engine ends."""
+        now = time.monotonic()
+        if self._behind_since is None:
+            self._behind_since = now
+            log.warning("log written to %X cannot be followed beyond %X", written, self._log.position)
+        elif now - self._behind_since > BEHIND_SECONDS_MAX:
+            self._end(
+                LogFileError(
+                    f"the engine has written its log to {written:X}, but it cannot be followed beyond "
+                    f"{self._log.position:X}: replace this instance"
+                )
+            )
+
+    def _end(self, error: BorealisError) -> None:
+        if not self._over:
+            self._over = True
+            self._on_end(error)
 
     def _send(self) -> None:
         """Send each node what it may have now."""
@@ -230,8 +266,7 @@ class Writer:
         try:
             risen = self._shipper.receive(node, message)
         except Superseded as error:
-            self._over = True
-            self._on_superseded(error)
+            self._end(error)
             return
         if risen:
             self._release()
