@@ -144,6 +144,8 @@ class VolumeOpener:
         match message:
             case wire.Error() if self.phase is Phase.PROBE:
                 self.lost(node, now)
+            case wire.StatusReply() if self.phase is Phase.PROBE and not len(message.history):
+                self.lost(node, now)  # It has no segment of the volume.
             case wire.StatusReply() if self.phase is Phase.PROBE:
                 self._probed(node, now)
             case wire.VoteReply():

@@ -73,8 +73,9 @@ class Step(Generic[SenderT]):
     """To be sent when the records are synced."""
     read: ReadPlan[SenderT] | None = None
     subscribe: tuple[SenderT, Lsn] | None = None
-    """Feed this sender from here on. The replies open its stream; where the history or the commit point changed between
-    this step and the first byte, tell it again, or it takes the bytes for those of an older history."""
+    """Feed this sender from here on. The replies open its stream; where the history or the commit point
+    changed between this step and the first byte, tell it again, or it takes the bytes for those of an older
+    history."""
     history_changed: bool = False
     """Send HISTORY to the subscribers, and move those that stand above `end` back to it."""
     vdl_changed: bool = False

@@ -1,4 +1,5 @@
-"""The quorum log keeps its promises over thousands of seeds, and the simulation notices each rule that is broken."""
+"""The quorum log keeps its promises over thousands of seeds, and the simulation notices each rule that is
+broken."""
 
 from __future__ import annotations
 

@@ -231,7 +231,8 @@ class World:
             leader.restart_driver()
 
     def on_open(self) -> None:
-        """A new writer; where the network is split, an older one may go on writing to the island for a while."""
+        """A new writer; where the network is split, an older one may go on writing to the island for a
+        while."""
         self.opened += 1
         if self._island:
             self._heal_at = self.step + self.rng.randrange(1, 200)

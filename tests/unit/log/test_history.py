@@ -90,7 +90,8 @@ def test_timelines_merge_terms_that_go_on() -> None:
 def test_json_round_trip_and_refusal() -> None:
     one = history((1, 0), (2, 5))
     assert TermHistory.from_json(one.to_json()) == one
-    for wrong in ({}, [{"term": 1}], [{**one.to_json()[0], "start": None}]):
+    wrongs: list[object] = [{}, [{"term": 1}], [{**one.to_json()[0], "start": None}]]
+    for wrong in wrongs:
         with pytest.raises(HistoryError):
             TermHistory.from_json(wrong)
 
