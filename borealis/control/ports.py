@@ -99,6 +99,9 @@ class Drivers(Protocol):
     async def set_master_password(self, incarnation: str, username: str, verifier: str) -> None:
         """Give the master user a new verifier."""
 
+    async def checkpoint(self, incarnation: str) -> None:
+        """Writer: put a checkpoint into the log. A reader's files can be brought no farther than that."""
+
     async def prepare_image(self, incarnation: str) -> int:
         """Bring the local files as far forward as they go (restartpoint); the engine is stopped next. Returns
         the timeline that they are on."""
@@ -117,7 +120,8 @@ class Volumes(Protocol):
         """Ask all nodes for their segments. Never raises for nodes that do not answer."""
 
     async def publish_image(self, plan: InstancePlan, timeline: int) -> Image:
-        """Pack the directory of a cleanly stopped hidden instance and put it on the nodes."""
+        """Pack the directory of a cleanly stopped hidden instance and put it on the nodes. Raises when it
+        needs the log from no later on than the plan's own image: such an image would be of no use."""
 
     async def delete_image(self, volume: str, image: Image) -> None:
         """Remove an image from nodes and caches."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from borealis.control import steps
-from borealis.control.actions import Action, BringUp, Sweep
+from borealis.control.actions import Action, BringUp, MakeImage, Sweep
 from borealis.control.context import ControlContext
 from borealis.control.events import InstanceEvent, instance_event
 from borealis.control.look import look
@@ -35,6 +35,8 @@ FAILED_AFTER_TRIES = 3
 FIRST_LOOK_SECONDS = 1.0
 WRITER_RETRY_MAX_SECONDS = 1.0
 """A cluster without a writer does not wait longer than this between tries."""
+IMAGE_RETRY_MIN_SECONDS = 60.0
+"""Making an image costs a whole instance: a try that failed is not repeated before this."""
 
 
 @dataclass(slots=True)
@@ -171,6 +173,8 @@ class ClusterLoop:
         tries = self._failures[action.key] = self._failures.get(action.key, 0) + 1
         longest = WRITER_RETRY_MAX_SECONDS if action.key == "writer" else settings.retry_max_seconds
         pause = min(settings.retry_min_seconds * 2 ** min(tries - 1, 20), longest)
+        if isinstance(action, MakeImage):
+            pause = IMAGE_RETRY_MIN_SECONDS
         self._not_before[action.key] = asyncio.get_running_loop().time() + pause
         if isinstance(action, BringUp) and tries == FAILED_AFTER_TRIES:
             await self._mark_failed(action.instance, str(error))

@@ -53,6 +53,10 @@ class DriverLinks:
         client = await self._client(incarnation)
         await client.call("set_master_password", username=username, verifier=verifier)
 
+    async def checkpoint(self, incarnation: str) -> None:
+        client = await self._client(incarnation)
+        await client.call("checkpoint", timeout=600)
+
     async def prepare_image(self, incarnation: str) -> int:
         client = await self._client(incarnation)
         return int((await client.call("prepare_image", timeout=600))["timeline"])

@@ -186,6 +186,11 @@ class VolumeNodes:
         engine, data = get_engine(plan.engine), self._paths.pgdata(plan.incarnation)
         await asyncio.to_thread(engine.clean_image, data)
         lsn = await asyncio.to_thread(engine.image_position, version, data)
+        if lsn <= plan.image.lsn:
+            raise images.ImageError(
+                f"an image made now would need the log from {lsn:X}, the present one needs it from "
+                f"{plan.image.lsn:X}: nothing is gained; it is tried again when there is more log"
+            )
         return await self._publish(version, plan.volume, data, plan.system_id, timeline=timeline, lsn=lsn)
 
     async def _publish(

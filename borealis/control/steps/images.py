@@ -44,7 +44,11 @@ async def _make(context: ControlContext, key: str, plan: InstancePlan) -> Image:
     await context.instances.prepare(plan)
     await context.instances.start(plan)
     context.observer.watch(plan.incarnation, key)
-    await follow(context, plan.incarnation)
+    # Both, in this order: a reader can bring its files as far as the writer's last checkpoint, no farther.
+    writer = context.cluster(key).volume.writer_incarnation
+    await context.drivers.checkpoint(writer)
+    end = (await context.observer.ask(writer)).vdl
+    await follow(context, plan.incarnation, at_least=end)
     timeline = await context.drivers.prepare_image(plan.incarnation)
     if not await context.instances.stop_engine(plan.incarnation, context.settings.stop_seconds):
         raise StepFailed(f"The hidden instance {plan.incarnation} did not shut down cleanly: no image of it.")

@@ -100,15 +100,19 @@ async def _give_up(context: ControlContext, key: str, incarnation: str) -> None:
     await context.store.update(Instance, key, given_up)
 
 
-async def follow(context: ControlContext, incarnation: str) -> DriverStatus:
-    """Wait until the engine answers and is close to the end of the log. Raises StepFailed."""
+async def follow(context: ControlContext, incarnation: str, at_least: int = 0) -> DriverStatus:
+    """Wait until the engine answers, is close to the end of the log, and has replayed it up to `at_least`.
+
+    Raises StepFailed.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + context.settings.start_seconds
     reason = "its driver does not answer"
     while loop.time() < deadline:
         try:
             status = await context.observer.ask(incarnation)
-            if status.engine.up and _close(status, context.settings.caught_up_bytes):
+            replayed = (status.engine.replay_lsn or 0) >= at_least
+            if status.engine.up and replayed and _close(status, context.settings.caught_up_bytes):
                 return status
             reason = status.engine.error or f"it is at {status.engine.replay_lsn} of {status.vdl}"
         except (BorealisError, OSError) as error:

@@ -50,6 +50,8 @@ class FakeVolume:
     writer_term: int = 0
     timeline: int = 1
     vdl: int = 1000
+    checkpoint: int = 1000
+    """Where the last checkpoint in the log is: no image is newer."""
     images: set[str] = field(default_factory=set)
     verifier: str = ""
 
@@ -292,6 +294,14 @@ class Ports:
             raise RpcError("WrongRole", life.role)
         self.world.volumes[life.plan.volume].verifier = verifier
 
+    async def checkpoint(self, incarnation: str) -> None:
+        await self._step()
+        life = self._driver(incarnation)
+        volume = self.world.volumes[life.plan.volume]
+        if life.role != "writer" or life.hung:
+            raise RpcError("NotWriter", life.role)
+        volume.checkpoint = volume.vdl
+
     async def prepare_image(self, incarnation: str) -> int:
         await self._step()
         return self.world.volumes[self._driver(incarnation).plan.volume].timeline
@@ -325,9 +335,11 @@ class Ports:
     async def publish_image(self, plan: InstancePlan, timeline: int) -> Image:
         await self._step()
         volume = self.world.volumes[plan.volume]
-        name = f"image-{volume.vdl}"
+        if volume.checkpoint <= plan.image.lsn:
+            raise BorealisError("nothing is gained")
+        name = f"image-{volume.checkpoint}"
         volume.images.add(name)
-        return Image(name=name, lsn=volume.vdl, timeline=timeline, created_at=now_utc())
+        return Image(name=name, lsn=volume.checkpoint, timeline=timeline, created_at=now_utc())
 
     async def delete_image(self, volume: str, image: Image) -> None:
         await self._step()
