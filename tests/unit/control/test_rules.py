@@ -1,0 +1,222 @@
+"""The pure rules one by one: who becomes writer, where endpoints lead, placement, windows, states."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from borealis.control.actions import OpenWriter, RenewLease
+from borealis.control.endpoint_plan import endpoint_plan
+from borealis.control.failover import candidates, choose_writer, writer_hung
+from borealis.control.maintenance import in_window
+from borealis.control.placement import choose_zone
+from borealis.control.planner import plan
+from borealis.control.records import (
+    Cluster,
+    EndpointAddresses,
+    Incarnation,
+    IncarnationPhase,
+    Instance,
+    RebootRequest,
+    Volume,
+    now_utc,
+)
+from borealis.control.settings import ControlSettings
+from borealis.control.states import (
+    CLUSTER_MOVES,
+    INSTANCE_MOVES,
+    ClusterStatus,
+    IllegalMove,
+    InstanceStatus,
+    check_cluster_move,
+)
+from borealis.control.topology import Target, custom_members, reader_targets
+from borealis.control.view import (
+    DriverEngine,
+    DriverStatus,
+    EngineLife,
+    Seen,
+    SegmentSeen,
+    View,
+    VolumeSeen,
+)
+
+
+def instance(name: str, tier: int = 1, **changes: object) -> Instance:
+    life = Incarnation(
+        id=f"i-{name}",
+        phase=IncarnationPhase.SERVING,
+        instance_class="db.r6g.large",
+        engine_version="15.20",
+        port=5432,
+    )
+    return Instance(
+        resource_id=f"db-{name}",
+        identifier=name,
+        arn="",
+        cluster="c",
+        engine="aurora-postgresql",
+        engine_version="15.20",
+        instance_class="db.r6g.large",
+        status=InstanceStatus.AVAILABLE,
+        availability_zone="a",
+        promotion_tier=tier,
+        address=f"127.0.0.{len(name)}",
+        incarnation=life,
+    ).but(**changes)
+
+
+def well(lsn: int = 100, **changes: object) -> Seen:
+    engine = DriverEngine(up=True, receive_lsn=lsn, replay_lsn=lsn)
+    status = DriverStatus(engine=engine, lease_remaining=3.0)
+    return Seen(engine=EngineLife.ALIVE, status=status, **changes)  # type: ignore[arg-type]
+
+
+def nodes(up: int) -> VolumeSeen:
+    return VolumeSeen(tuple(SegmentSeen(f"n{n}", "a", n < up) for n in range(6)), known=True)
+
+
+def view(instances: list[Instance], seen: dict[str, Seen], writer: str | None = "w", up: int = 6) -> View:
+    volume = Volume(
+        id="vol-1", seeded=True, writer_term=3, writer_incarnation=f"i-{writer}" if writer else ""
+    )
+    cluster = Cluster(
+        resource_id="c",
+        identifier="shop",
+        arn="",
+        engine="aurora-postgresql",
+        engine_version="15.20",
+        port=5432,
+        master_username="dba",
+        status=ClusterStatus.AVAILABLE,
+        addresses=EndpointAddresses(writer="127.0.1.1", reader="127.0.1.2"),
+        volume=volume,
+        writer=f"db-{writer}" if writer else None,
+    )
+    return View(cluster=cluster, instances=tuple(instances), seen=seen, volume=nodes(up))
+
+
+def opens(shown: View) -> list[str]:
+    return [a.target for a in plan(shown, ControlSettings()) if isinstance(a, OpenWriter)]
+
+
+def names(found: list[Instance]) -> list[str]:
+    return [i.identifier for i in found]
+
+
+def test_best_tier_first_then_most_log() -> None:
+    members = [instance("w"), instance("aa", tier=2), instance("bbb"), instance("cccc")]
+    seen = {"i-w": Seen(engine=EngineLife.GONE), "i-aa": well(900), "i-bbb": well(100), "i-cccc": well(200)}
+    shown = view(members, seen)
+    assert names(candidates(shown)) == ["cccc", "bbb", "aa"]
+    assert opens(shown) == ["db-cccc"]
+
+
+def test_after_five_failures_tiers_do_not_count() -> None:
+    members = [instance("w"), instance("aa", tier=15), instance("bbb", tier=0)]
+    seen = {"i-w": Seen(engine=EngineLife.GONE), "i-aa": well(900), "i-bbb": well(100)}
+    shown = view(members, seen)
+    tired = View(
+        **{
+            **{f: getattr(shown, f) for f in View.__slots__},
+            "cluster": shown.cluster.but(failed_attempts=5),
+        }
+    )
+    assert names(candidates(shown)) == ["bbb", "aa"]
+    assert names(candidates(tired)) == ["aa", "bbb"]
+
+
+@pytest.mark.parametrize(
+    ("silent", "up", "hung"), [(2.9, 6, False), (3.1, 6, True), (3.1, 4, True), (600.0, 3, False)]
+)
+def test_silent_writer_is_given_up_only_while_another_could_be_opened(
+    silent: float, up: int, hung: bool
+) -> None:
+    seen = {"i-w": well(silent_for=silent), "i-rr": well()}
+    shown = view([instance("w"), instance("rr")], seen, up=up)
+    assert writer_hung(shown) is hung
+    assert opens(shown) == (["db-rr"] if hung else [])
+
+
+def test_dead_writer_is_replaced_even_if_the_nodes_look_away() -> None:
+    """The opening itself finds out whether there is a quorum; nothing is lost by trying."""
+    seen = {"i-w": Seen(engine=EngineLife.GONE), "i-rr": well()}
+    assert opens(view([instance("w"), instance("rr")], seen, up=0)) == ["db-rr"]
+
+
+def test_rebooting_writer_is_waited_for() -> None:
+    request = RebootRequest(requested_at=now_utc())
+    shown = view([instance("w", incarnation=None, reboot=request), instance("rr")], {"i-rr": well()})
+    assert choose_writer(shown) is None
+
+
+def test_lease_is_vouched_for_only_while_the_writer_is_heard() -> None:
+    def renewals(silent: float) -> int:
+        status = DriverStatus(engine=DriverEngine(up=True), lease_remaining=0.5)
+        seen = {"i-w": Seen(engine=EngineLife.ALIVE, status=status, silent_for=silent)}
+        actions = plan(view([instance("w")], seen, up=3), ControlSettings())
+        return sum(isinstance(a, RenewLease) for a in actions)
+
+    assert renewals(0.1) == 1
+    assert renewals(3.5) == 0
+
+
+def test_endpoints_follow_roles_and_health() -> None:
+    members = [instance("w"), instance("rr"), instance("xxx")]
+    seen = {"i-w": well(), "i-rr": well(), "i-xxx": well(silent_for=10)}
+    planned = endpoint_plan(view(members, seen))
+    assert planned.writer == Target("w", "127.0.0.1")
+    assert [t.instance for t in planned.readers] == ["rr"]
+
+
+def test_reader_endpoint_falls_back_to_the_writer() -> None:
+    writer = Target("w", "127.0.0.1")
+    assert reader_targets(writer, ()) == (writer,)
+    assert reader_targets(None, ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "static", "excluded", "expected"),
+    [
+        ("ANY", (), (), {"r1", "r2", "w"}),
+        ("READER", (), (), {"r1", "r2"}),
+        ("ANY", ("W", "r1"), (), {"r1", "w"}),
+        ("READER", ("w", "r1"), (), {"r1"}),
+        ("ANY", (), ("r2",), {"r1", "w"}),
+    ],
+)
+def test_custom_endpoint_members(
+    kind: str, static: tuple[str, ...], excluded: tuple[str, ...], expected: set[str]
+) -> None:
+    readers = [Target("r1", "127.0.0.2"), Target("r2", "127.0.0.3")]
+    found = custom_members(kind, static, excluded, Target("w", "127.0.0.1"), readers)
+    assert {t.instance for t in found} == expected
+
+
+def test_new_instances_go_where_the_fewest_are() -> None:
+    cluster = view([], {}).cluster
+    placed = [instance("x", availability_zone="a"), instance("y", availability_zone="b")]
+    assert choose_zone(cluster, placed, ("a", "b", "c")) == "c"
+    assert choose_zone(cluster.but(availability_zones=("a", "b")), placed, ("a", "b", "c")) == "a"
+
+
+@pytest.mark.parametrize(
+    ("window", "inside"),
+    [
+        ("mon:03:00-mon:03:30", True),
+        ("mon:03:16-mon:03:30", False),
+        ("sun:23:00-mon:04:00", True),
+        ("nonsense", False),
+        ("", False),
+    ],
+)
+def test_maintenance_window(window: str, inside: bool) -> None:
+    assert in_window(window, datetime(2026, 11, 23, 3, 15, tzinfo=UTC)) is inside
+
+
+def test_moves_are_complete_and_checked() -> None:
+    assert set(CLUSTER_MOVES) == set(ClusterStatus)
+    assert set(INSTANCE_MOVES) == set(InstanceStatus)
+    with pytest.raises(IllegalMove, match="cannot go from deleting to available"):
+        check_cluster_move(ClusterStatus.DELETING, ClusterStatus.AVAILABLE)
