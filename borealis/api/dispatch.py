@@ -69,8 +69,6 @@ class Dispatcher:
         self._services = {
             operations.service: (Service(operations.service), operations) for operations in services
         }
-        for model, operations in self._services.values():
-            operations.check(model)
 
     async def prepare(self) -> None:
         """Make what the services need to be there. Raises BorealisError."""

@@ -14,6 +14,9 @@ import uuid
 from collections.abc import Iterable
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
 
 from borealis.api.context import Context
 from borealis.api.dispatch import Answer, Dispatcher, Trace
@@ -90,7 +93,7 @@ class ApiServer:
         """
         await self._dispatcher.prepare()
         server = web.Server(
-            self._handle, keepalive_timeout=KEEPALIVE_TIMEOUT, access_log=None, client_max_size=BODY_MAX
+            self._handle, request_factory=_request, keepalive_timeout=KEEPALIVE_TIMEOUT, access_log=None
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await self._runner.setup()
@@ -172,6 +175,18 @@ class ApiServer:
         )
 
 
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    """A request whose body is refused once it is larger than BODY_MAX."""
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY_MAX)
+
+
 def _is_browser(request: web.BaseRequest) -> bool:
     return (
         request.method in ("GET", "HEAD")
@@ -181,7 +196,7 @@ def _is_browser(request: web.BaseRequest) -> bool:
 
 
 def _raw(request: web.BaseRequest, body: bytes) -> HttpRequest:
-    path, _, query = request._message.path.partition("?")
+    path, _, query = request.raw_path.partition("?")
     if "://" in path:
         path = "/" + path.partition("://")[2].partition("/")[2]
     headers = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in request.raw_headers)

@@ -65,6 +65,7 @@ _CREATE = {
     **all_of(SHOWN, "DBClusterParameterGroupName", "VpcSecurityGroupIds", "OptionGroupName"),
     **CLUSTER_OFF,
     "StorageEncrypted": only(False, why="encryption at rest is not there yet"),
+    "KmsKeyId": refused("The parameter KmsKeyId is not supported by Borealis yet: encryption is not there."),
     "EngineMode": only("provisioned", why="the other engine modes are not offered"),
     "EnableCloudwatchLogsExports": only([], why="exporting logs is not there yet"),
     "PubliclyAccessible": only(False, why="endpoints have loopback addresses of this machine"),

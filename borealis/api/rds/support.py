@@ -19,9 +19,6 @@ _OFF = {
     "ManageMasterUserPassword": only(
         False, why="managing the master password in Secrets Manager is not there yet; give MasterUserPassword"
     ),
-    "KmsKeyId": refused(
-        "The parameter KmsKeyId is not supported by Borealis yet: encryption at rest is not there."
-    ),
 }
 
 CLUSTER_OFF: dict[str, Support] = {
@@ -40,7 +37,6 @@ INSTANCE_OFF: dict[str, Support] = {
     "DedicatedLogVolume": only(False, why="instances of a DB cluster have no storage of their own"),
     "DeletionProtection": only(False, why="in a DB cluster it is set for the cluster"),
 }
-del INSTANCE_OFF["KmsKeyId"]
 
 
 def of_the_cluster(parameter: str, what: str) -> Support:
