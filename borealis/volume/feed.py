@@ -1,9 +1,8 @@
 """The log as this instance sees it: the newest bytes, the term history, and how far all of it is durable.
 
-Owns the reader's view of the volume, and the two rules of it: nothing above the VDL leaves here, and a
-timeline shows only when the term that began it is committed. Bytes come in from `Follower` (and from
-the opening, which learns the end of the log by election); they go out to the engine's `ReaderServer`.
-It holds no connection: what is no longer in memory is asked of `fetch`.
+Owns the bytes in memory, and what the engine's `ReaderServer` sees of the volume; the rules of what may be
+shown are `borealis.log.reading`'s. Bytes come in from `Follower` (and from an opening, which learns the end
+of the log by election). It holds no connection: what is no longer in memory is asked of `fetch`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from borealis.log.history import TermHistory
-from borealis.log.types import LSN_MAX, NOTHING_COMMITTED, PAGE_BYTES, CommitPoint
+from borealis.log.reading import ReaderCursor
+from borealis.log.types import PAGE_BYTES, CommitPoint
 from borealis.logs import get_logger
 from borealis.volume.ring import LogRing
 
@@ -27,19 +27,14 @@ Fetch = Callable[[int, int], Awaitable[bytes]]
 class VolumeFeed:
     """Implements `engines.base.LogFeed` over a ring of memory.
 
-    Invariants: `vdl` <= the ring's end; `vdl` is a commit point of a writer, or the start of the term that
-    replaced it; every byte in the ring belongs to `history`.
+    Invariants: the ring ends where the cursor does; every byte in it belongs to the cursor's history.
     """
 
     def __init__(self, system_id: str, fetch: Fetch, *, ring_bytes: int = RING_BYTES) -> None:
         self._system_id = system_id
         self._fetch = fetch
         self._ring = LogRing(ring_bytes)
-        self._history = TermHistory()
-        self._commit = NOTHING_COMMITTED
-        self._ceiling = LSN_MAX
-        """Start of the first term that is not committed: what an older writer called durable ends there."""
-        self._vdl = 0
+        self._cursor = ReaderCursor(0)
         self._timelines: Mapping[int, tuple[int, int | None, str]] = {}
         self._listeners: list[Callable[[], None]] = []
 
@@ -51,16 +46,17 @@ class VolumeFeed:
     @property
     def start(self) -> int:
         """First position of the log."""
-        entries = self._history.entries
+        entries = self._cursor.history.entries
         return entries[0].start if entries else 0
 
     @property
     def vdl(self) -> int:
         """Durable up to here, and here in memory or older."""
-        return self._vdl
+        return self._cursor.visible
 
     @property
     def timelines(self) -> Mapping[int, tuple[int, int | None, str]]:
+        """Those whose term is committed."""
         return self._timelines
 
     def buffered(self, start: int, end: int) -> bytes | None:
@@ -73,7 +69,7 @@ class VolumeFeed:
         # Up to the first page that is all in memory: the rest is asked for again, and found there. A piece
         # must not end in the middle of a page, except where the whole range does.
         first_page = -(-self._ring.start // PAGE_BYTES) * PAGE_BYTES
-        limit = min(end, self._vdl)
+        limit = min(end, self.vdl)
         if start < first_page < limit:
             limit = first_page
         return await self._fetch(start, limit)
@@ -91,81 +87,74 @@ class VolumeFeed:
     @property
     def history(self) -> TermHistory:
         """The term history that the bytes in memory belong to; its last entries may not be committed yet."""
-        return self._history
-
-    @property
-    def end(self) -> int:
-        """Where the next bytes go: all before it is in memory or durable."""
-        return self._ring.end
-
-    @property
-    def commit_point(self) -> CommitPoint:
-        """The newest (term, LSN) that a writer announced as durable."""
-        return self._commit
+        return self._cursor.history
 
     @property
     def known(self) -> bool:
         """False until a first history was heard: before that there is no log to speak of."""
-        return len(self._history) > 0
+        return len(self._cursor.history) > 0
 
-    def set_history(self, history: TermHistory) -> None:
-        """A node's history: bytes that do not belong to it are forgotten."""
-        if history == self._history:
-            return
-        agreed = self._history.agree_until(history)
-        if self.known and agreed < self._ring.end:
-            log.info("history changed: %d bytes above %X are void", self._ring.end - agreed, agreed)
-            self._ring.truncate(agreed)
-        self._history = history
-        self._reshape()
-        self._settle()
-        self._announce()
+    @property
+    def end(self) -> int:
+        """Where the next bytes go: all before it is in memory or durable."""
+        return self._cursor.end
+
+    @property
+    def commit_point(self) -> CommitPoint:
+        """The newest one that was announced, seen through the history."""
+        return self._cursor.vdl
+
+    def resubscribed(self) -> None:
+        """Another node is followed from here on: nothing counts before its history."""
+        self._cursor.resubscribed()
+
+    def set_history(self, history: TermHistory) -> bool:
+        """The history of the node that is followed; bytes that do not belong to it are forgotten. False: the
+        node is out of date, and nothing that it says is taken."""
+        before = self._cursor.history
+        if not self._cursor.on_history(history):
+            return False
+        if self._cursor.history is not before:
+            if self._cursor.end < self._ring.end:
+                log.info("%d bytes above %X are void", self._ring.end - self._cursor.end, self._cursor.end)
+                self._ring.truncate(self._cursor.end)
+            self._reshape()
+            self._announce()
+        return True
 
     def append(self, start: int, data: bytes | memoryview) -> bool:
         """Bytes from `start` on. False, and nothing done, if they do not join what is here (a gap)."""
-        skip = self._ring.end - start
-        if skip < 0:
+        before = self._cursor.visible
+        skip = self._cursor.on_data(start, len(data))
+        if skip is None:
             return False
         if skip < len(data):
             self._ring.append(data[skip:] if skip else data)
-            # For a commit point that came before its bytes.
-            if self._vdl < self._commit[1] and self._settle():
+            if self._cursor.visible > before:  # The commit point came before its bytes.
                 self._announce()
         return True
 
-    def restart(self, position: int) -> None:
-        """Forget what is in memory; the next bytes come at `position`, below which all is durable."""
-        self._ring.reset(position)
-        if self._settle():
-            self._announce()
-
     def commit(self, term: int, vdl: int) -> None:
         """A writer's word that the log is durable up to `vdl`."""
-        known = self._commit
-        if (term, vdl) <= known:
-            return
-        self._commit = CommitPoint(term, vdl)
-        if term != known[0]:
-            self._reshape()
-            self._settle()
+        before = self._cursor.vdl.term
+        if self._cursor.on_commit(term, vdl):
+            if self._cursor.vdl.term != before:
+                self._reshape()
             self._announce()
-        elif self._settle():
-            self._announce()
+
+    def restart(self, position: int) -> None:
+        """Forget what is in memory; the next bytes come at `position`, below which all is durable."""
+        old = self._cursor
+        self._cursor = ReaderCursor(position, old.history)
+        self._cursor.on_history(old.history)
+        self._cursor.on_commit(*old.vdl)
+        if not old.following:
+            self._cursor.resubscribed()
+        self._ring.reset(position)
+        self._announce()
 
     def _reshape(self) -> None:
-        """The history or the committing term has changed: which timelines show, and what caps the VDL."""
-        term = self._commit[0]
-        if term:
-            self._timelines = self._history.upto_term(term).timelines()
-            self._ceiling = self._history.clamp(term, LSN_MAX)
-
-    def _settle(self) -> bool:
-        """Work out the VDL again; True if it moved."""
-        vdl = min(self._commit[1], self._ring.end, self._ceiling)
-        if vdl == self._vdl:
-            return False
-        self._vdl = vdl
-        return True
+        self._timelines = self._cursor.durable_history.timelines()
 
     def _announce(self) -> None:
         for listener in tuple(self._listeners):

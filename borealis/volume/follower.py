@@ -23,7 +23,7 @@ from borealis.volume.source import LogSource
 log = get_logger(__name__)
 
 PING_SECONDS = 0.5
-PING_TIMEOUT_SECONDS = 1.5
+PING_TIMEOUT_SECONDS = 1.0
 RETRY_SECONDS = (0.02, 1.0)
 """First and longest pause after all nodes were tried in vain."""
 JUMP_BYTES = 32 << 20
@@ -42,6 +42,8 @@ class Follower:
         self._order = order_of(nodes, az)
         self._connection: NodeConnection | None = None
         self._peer_turn = 0
+        self._joined = False
+        """The history of the present subscription has come."""
         self.node = ""
         """The node that is followed now; "" while there is none."""
 
@@ -90,6 +92,8 @@ class Follower:
             status = await connection.request(Status(), timeout=PING_TIMEOUT_SECONDS)
             assert isinstance(status, StatusReply)
             self._join(status)
+            self._feed.resubscribed()
+            self._joined = False
             connection.send(Subscribe(self._feed.end))
             self.node = node.id
             log.info("following %s from %X", node.id, self._feed.end)
@@ -105,14 +109,12 @@ class Follower:
         """Bring the feed to a place from which this node can go on."""
         feed = self._feed
         point = status.vdl
-        if status.history.newest_term < feed.commit_point.term:
+        if not feed.set_history(status.history):
             raise NodeUnreachable(f"node {status.node} has not heard of term {feed.commit_point.term} yet")
-        feed.set_history(status.history)
         durable = min(status.history.clamp(point.term, point.lsn), status.end)
         if not feed.end or feed.end < status.base or durable - feed.end > JUMP_BYTES:
             feed.restart(max(durable, status.base))
-        if point.term:
-            feed.commit(point.term, point.lsn)
+        feed.commit(*point)
 
     async def _watch(self, node: NodeAddress, connection: NodeConnection) -> str:
         """Wait for the end of the connection; end it when the node is silent, or left behind by others."""
@@ -135,7 +137,7 @@ class Follower:
         if not others:
             return None
         self._peer_turn = (self._peer_turn + 1) % len(others)
-        status = await self._source.status(others[self._peer_turn])
+        status = await self._source.status(others[self._peer_turn], PING_SECONDS)
         return status.vdl if status is not None else None
 
     def _take(self, message: Message) -> None:
@@ -147,10 +149,12 @@ class Follower:
         elif isinstance(message, Commit):
             feed.commit(message.term, message.vdl)
         elif isinstance(message, History):
-            if message.history.newest_term < feed.commit_point.term:
+            end = feed.end
+            if not feed.set_history(message.history):
                 self._drop(f"its history ends at term {message.history.newest_term}")
-            else:
-                feed.set_history(message.history)
+            elif feed.end < end and not self._joined:
+                self._drop("its log has changed since it was asked")  # Its stream begins above our end.
+            self._joined = True
         else:
             self._drop(f"unexpected {type(message).__name__}")
 

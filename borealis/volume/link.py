@@ -182,6 +182,12 @@ class Links:
         if link is not None:
             link.send(parts)
 
+    def drop(self, node: str, reason: str) -> None:
+        """Ends the connection to a node; it is made again soon."""
+        link = self._sockets.get(node)
+        if link is not None:
+            link.close(reason)
+
     async def run(self) -> None:
         """Keep the connections up until cancelled; then close them."""
         try:

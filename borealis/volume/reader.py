@@ -19,7 +19,7 @@ from borealis.logs import get_logger
 from borealis.rpc import RpcClient, RpcError
 from borealis.volume.context import DriverContext
 from borealis.volume.feed import VolumeFeed
-from borealis.volume.follower import Follower
+from borealis.volume.follower import JUMP_BYTES, Follower
 from borealis.volume.lag import LagMeter
 
 log = get_logger(__name__)
@@ -70,14 +70,18 @@ class ReaderRole:
     async def catch_up(self, recovered: RecoveredLog) -> None:
         """Bring the feed to the end that an opening has found, which is durable in its first term."""
         feed = self.feed
+        far_off = not feed.known or recovered.end - feed.end > JUMP_BYTES
+        # Said again after each wait: the follower may have heard an older history from its node meanwhile.
         feed.set_history(recovered.history)
+        if far_off:  # The engine reads what lies in between from the nodes.
+            feed.restart(recovered.end)
         while feed.end < recovered.end:
             start = feed.end
             data = await self._context.source.read(start, recovered.end, log_term=recovered.term)
-            if data:
-                feed.append(start, data)
-            else:
+            feed.set_history(recovered.history)
+            if not data or not feed.append(start, data):
                 await asyncio.sleep(0.005)
+                feed.set_history(recovered.history)
         feed.commit(recovered.term, recovered.end)
 
     # ------------------------------------------------------------------ lag

@@ -20,6 +20,8 @@ log = get_logger(__name__)
 
 TIMEOUT_SECONDS = 2.0
 """A node that does not answer for so long is passed over."""
+PATIENCE_SECONDS = 0.2
+"""How long `statuses` waits for the next answer after the last one."""
 
 
 class LogSource:
@@ -61,19 +63,36 @@ class LogSource:
                     return reply.data[:usable]
         return b""
 
-    async def status(self, node: NodeAddress) -> StatusReply | None:
+    async def status(self, node: NodeAddress, timeout: float = TIMEOUT_SECONDS) -> StatusReply | None:
         """How the node stands; None when it does not answer or has no segment of the volume."""
         try:
-            connection = await self._connection(node)
-            reply = await connection.request(Status(), timeout=TIMEOUT_SECONDS)
+            async with asyncio.timeout(timeout):
+                connection = await self._connection(node)
+                reply = await connection.request(Status())
         except (BorealisError, OSError):
             return None
         return reply if isinstance(reply, StatusReply) and len(reply.history) > 0 else None
 
     async def statuses(self) -> dict[str, StatusReply]:
-        """`status` of all nodes that answer, by node id; asked at the same time."""
-        replies = await asyncio.gather(*map(self.status, self.nodes))
-        return {n.id: reply for n, reply in zip(self.nodes, replies, strict=True) if reply is not None}
+        """`status` of the nodes that answer soon, by node id. Nobody waits long for one that hangs: once some
+        have answered, the others have a moment left."""
+        asked = {asyncio.create_task(self.status(node)): node for node in self.nodes}
+        waiting = set(asked)
+        found: dict[str, StatusReply] = {}
+        try:
+            while waiting:
+                patience = PATIENCE_SECONDS if found else None
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                found |= {asked[task].id: reply for task in done if (reply := task.result()) is not None}
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        return found
 
     async def _connection(self, node: NodeAddress) -> NodeConnection:
         async with self._dialling[node.id]:

@@ -39,6 +39,8 @@ RING_BYTES = 2 * WINDOW_BYTES
 UNACKNOWLEDGED_BYTES_MAX = WINDOW_BYTES // 2
 """The engine's log is taken this far above the VDL, in bytes; a window below it fits into the ring too."""
 HEARTBEATS_PER_LEASE = 4
+SILENCE_NS = 5_000_000_000
+"""A node that acknowledges no heartbeat for so long (and for a lease) is dialled anew."""
 BEHIND_SECONDS_MAX = 5.0
 """A log that could not be followed for so long will not be followed later."""
 
@@ -73,6 +75,7 @@ class Writer:
         """The newest piece, so that it is not read out of the ring again: (start, bytes)."""
         self._waiting: list[asyncio.Future[None]] = []
         """For the VDL to rise."""
+        self._connected_ns: dict[str, int] = {}
         self._behind_since: float | None = None
         self._over = False
         self._notices = device.bind_notices()
@@ -111,6 +114,7 @@ class Writer:
         loop = asyncio.get_running_loop()
         self._links.user = self
         for node in self._links.connected:
+            self._connected_ns[node] = boottime_ns()
             self._shipper.connected(node, (ends or {}).get(node))
         loop.add_reader(self._notices, self._on_notice)
         try:
@@ -122,18 +126,24 @@ class Writer:
             self._log.close()
 
     async def _beat(self) -> None:
-        """Heartbeats renew the lease, tell idle nodes the VDL, and bring the notices that were lost."""
-        pause = self.lease.length_ns / 1e9 / HEARTBEATS_PER_LEASE
+        """Heartbeats renew the lease, tell idle nodes the VDL, find silent ones, and stand in for a notice
+        that was lost."""
         while not self._over:
-            for node, message in self._shipper.heartbeat(boottime_ns()):
+            now = boottime_ns()
+            for node, message in self._shipper.heartbeat(now):
                 self._links.send(node, message.encode())
+            self._drop_silent(now)
             self._device.beat()
             self._pump()
-            # The answers are back long before the next heartbeat.
-            await asyncio.sleep(pause / 2)
-            self._settle_lease()
-            await asyncio.sleep(pause / 2)
-            self._settle_lease()
+            await asyncio.sleep(self.lease.length_ns / 1e9 / HEARTBEATS_PER_LEASE)
+
+    def _drop_silent(self, now: int) -> None:
+        """A node that acknowledges nothing for long is dialled anew, and nothing piles up for it here."""
+        patience_ns = max(SILENCE_NS, self.lease.length_ns)
+        for node, progress in self._shipper.nodes.items():
+            since = max(progress.acked_ns, self._connected_ns.get(node, now))
+            if progress.connected and now - since > patience_ns:
+                self._links.drop(node, f"it has acknowledged nothing for {patience_ns / 1e9:g} s")
 
     def _settle_lease(self) -> None:
         self.lease.confirmed(self._shipper.lease_from_ns)
@@ -172,7 +182,9 @@ class Writer:
                 return
         elif view.timeline > self._log.timeline:
             # Its numbers must never be released by what is known of the old timeline.
-            log.error("the engine writes timeline %d, expected %d", view.timeline, self._log.timeline)
+            self._end(
+                LogFileError(f"the engine writes timeline {view.timeline}, expected {self._log.timeline}")
+            )
             return
         # Otherwise nothing was written on this timeline yet: what was written before it came from storage.
         end = self._shipper.end
@@ -248,12 +260,16 @@ class Writer:
     # ------------------------------------------------------------------ from the nodes to the engine
     def link_acknowledged(self, node: str, ack: Ack) -> None:
         self._receive(node, ack)
+        # A fraction of the lease after the last look: looking costs more than an acknowledgement.
+        if ack.sent_ns + self.lease.length_ns * 7 // 8 > self.lease.deadline_ns and not self._over:
+            self._settle_lease()
 
     def link_received(self, node: str, message: Message) -> None:
         self._receive(node, message)
 
     def link_connected(self, node: str) -> None:
         if not self._over:
+            self._connected_ns[node] = boottime_ns()
             self._shipper.connected(node)
             self._say_commit()
 
