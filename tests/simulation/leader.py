@@ -41,10 +41,19 @@ class SimLeader:
         self.alive = True
         self._promoted = False
         self.born = world.step
+        self._frozen = range(0)
 
     @property
     def term(self) -> int:
         return self.opener.second_term
+
+    @property
+    def frozen(self) -> bool:
+        """It neither hears nor does anything."""
+        return self._world.step in self._frozen
+
+    def freeze(self, start: int, steps: int) -> None:
+        self._frozen = range(start, start + steps)
 
     # -------------------- connections
 

@@ -17,7 +17,7 @@ from borealis.log import wire
 
 
 class Channel:
-    """One connection. `client` hears `on_message(node, message)` and `on_lost(node)`."""
+    """One connection. `client` hears `on_message(node, message)`, unless `frozen`, and `on_lost(node)`."""
 
     __slots__ = ("client", "closed", "node", "owner", "to_client", "to_node")
 
@@ -72,12 +72,17 @@ class Network:
     def deliver_some(self, count: int) -> None:
         """Move `count` channels on by a few messages each, in one direction."""
         self.channels = [channel for channel in self.channels if not channel.closed or channel.to_node]
-        busy = [channel for channel in self.channels if channel.to_node or channel.to_client]
+        busy = [
+            channel
+            for channel in self.channels
+            if channel.to_node or (channel.to_client and not channel.client.frozen)
+        ]
         for channel in self._rng.sample(busy, min(count, len(busy))):
             self._move(channel)
 
     def _move(self, channel: Channel) -> None:
-        to_node = bool(channel.to_node) and (not channel.to_client or self._rng.random() < 0.5)
+        hears = channel.to_client and not channel.client.frozen
+        to_node = bool(channel.to_node) and (not hears or self._rng.random() < 0.5)
         queue = channel.to_node if to_node else channel.to_client
         for _ in range(1 + int(self._rng.random() * 3)):
             if not queue:

@@ -35,6 +35,8 @@ class SimNode:
         self, name: str, rng: random.Random, network: Network, core_type: type[SegmentCore], ack_early: bool
     ) -> None:
         self.name, self._rng, self._network = name, rng, network
+        self._deaf = 0
+        """While above 0: so many times more, what a peer sent is not heard yet."""
         self._core_type, self._ack_early = core_type, ack_early
         self.check_codec = True
         self.disk: list[Record] = []
@@ -176,13 +178,26 @@ class SimNode:
 
     # -------------------- gossip: this node as the client of another one
 
+    @property
+    def frozen(self) -> bool:
+        """Gossip is slow now and then: the world has changed between a question and its answer."""
+        self._deaf = max(0, self._deaf - 1)
+        return self._deaf > 0
+
+    def _dawdle(self) -> None:
+        if self._rng.random() < 0.2:
+            self._deaf = self._rng.randrange(1, 200)
+
     def gossip(self, peer: str) -> None:
         if self._peer is not None and not self._peer.closed:
+            if self._deaf > 0 or self._peer.to_client or self._peer.to_node:
+                return
             self._network.close(self._peer)
         self._plan = None
         self._peer = self._network.open(self.name, self, peer)
         if self._peer is not None:
             self._peer.send(wire.Status())
+            self._dawdle()
 
     def on_message(self, _: str, message: wire.Message) -> None:
         if not self.up or self._peer is None:
@@ -200,6 +215,7 @@ class SimNode:
             piece = self._plan.next_piece(self.core.end, PIECE_BYTES)
             if piece is not None and self.core.history.newest_term == self._plan.own_term:
                 self._peer.send(wire.Read(*piece, 0, self._plan.log_term))
+                self._dawdle()
 
     def on_lost(self, _: str) -> None:
         self._plan = None

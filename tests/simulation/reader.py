@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class SimReader:
     """Begins at the start of the log."""
 
+    frozen = False
+
     def __init__(self, world: World, name: str) -> None:
         self._world, self.name = world, name
         self.cursor = ReaderCursor(LOG_START)

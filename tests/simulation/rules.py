@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from borealis.log import wire
+from borealis.log.gossip import GossipPlan
 from borealis.log.history import TermHistory
 from borealis.log.opening import VolumeOpener
 from borealis.log.quorum import QuorumSet
-from borealis.log.segment import SegmentCore
-from borealis.log.types import TermEntry
+from borealis.log.records import HistoryRecord
+from borealis.log.segment import SegmentCore, Step
+from borealis.log.types import CommitPoint, Lsn, TermEntry
 from borealis.log.wire import Reason
 
 
@@ -40,6 +43,26 @@ class LowerTermAccepted(SegmentCore):
         if message.term < self.promised and message.term == self.history.newest_term:
             return Reason.GAP if message.data and message.start > self.end else None
         return super()._refusal(message)
+
+
+class AnyCommitPoint(SegmentCore):
+    """Believes a commit point without having its leader's history: it speaks of another log's bytes."""
+
+    def _commit(self, step: Step[Any], term: int, vdl: Lsn) -> None:
+        if self.exists and CommitPoint(term, vdl) > self.vdl:
+            self.vdl, step.vdl_changed = CommitPoint(term, vdl), True
+
+
+class UndurableGossip(SegmentCore):
+    """Adopts any newer history from a peer, and promises nothing."""
+
+    def gossip_plan(self, peer: wire.StatusReply) -> GossipPlan | None:
+        if peer.history.newest_term > self.history.newest_term:
+            peer = replace(peer, vdl=CommitPoint(peer.history.newest_term, peer.end))
+        return super().gossip_plan(peer)
+
+    def _gossip_history(self, promise: int, adopt: TermHistory, cut: Lsn) -> HistoryRecord:
+        return HistoryRecord(self.promised, self.promised_writer, cut, adopt)
 
 
 class SmallWriteQuorum(QuorumSet):
@@ -74,4 +97,6 @@ MUTANTS: dict[str, Rules] = {
     "ack-before-fsync": replace(_WRONG, ack_early=True),
     "write-quorum-3": replace(_WRONG, quorum=lambda members: SmallWriteQuorum(members, write=3, read=3)),
     "non-monotone-starts": replace(_WRONG, opener=NonMonotoneStarts),
+    "any-commit-point": replace(_WRONG, core=AnyCommitPoint),
+    "undurable-gossip": replace(_WRONG, core=UndurableGossip),
 }

@@ -46,7 +46,7 @@ class World:
         self.leaders: list[SimLeader] = []
         self.readers = [SimReader(self, f"r{index}") for index in range(2)]
         self._term = 1
-        self._waiting_term: int | None = None
+        self._between: tuple[int, int] | None = None
         self._born = 0
         self.opened = self.crashes = 0
         self._trouble = self.rng.choice((0.1, 0.4, 0.9))
@@ -57,6 +57,8 @@ class World:
         """How many connections move on between two other events."""
         self._diligence = self.rng.choice((0.9, 0.6, 0.3, 0.07))
         """How soon nodes sync."""
+        self._gossips = self.rng.choice((1.0, 4.0, 12.0))
+        """How often nodes gossip."""
         self._island: frozenset[str] = frozenset()
         """While the network is split: the nodes on the smaller side."""
         self._heal_at = 0
@@ -96,9 +98,9 @@ class World:
             (self._connect, 3.0),
             (self._heartbeat, 1.0),
             (self._failover, 1.5),
-            (self._gossip, 1.0),
+            (self._gossip, self._gossips),
             (self._reader, 0.5),
-            (self._trim, 0.1),
+            (self._trim, 0.3),
             (self._restart_driver, 0.1 * bad),
             (self._crash, 0.25 * bad),
             (self._power_cut, 0.06 * bad + (0.15 if self._diligence < 0.1 else 0.0)),
@@ -108,6 +110,7 @@ class World:
             (self._split, 0.3 * bad),
             (self._heal, 0.15),
             (self._kill_leader, 0.1 * bad),
+            (self._freeze, 0.3 * bad),
         ]
 
     def _seed(self) -> None:
@@ -139,7 +142,8 @@ class World:
 
     def _some_leader(self) -> SimLeader | None:
         self.leaders = [leader for leader in self.leaders if leader.alive]
-        return self.rng.choice(self.leaders) if self.leaders else None
+        awake = [leader for leader in self.leaders if not leader.frozen]
+        return self.rng.choice(awake) if awake else None
 
     def _deliver_some(self) -> None:
         self.network.deliver_some(self._pace)
@@ -174,27 +178,22 @@ class World:
     def _failover(self) -> None:
         """The control plane: wants a writer, loses patience with candidates, and errs now and then."""
         for leader in self.leaders:
-            if leader.shipper is None and self.step - leader.born > PATIENCE_STEPS:
+            if leader.alive and leader.shipper is None and self.step - leader.born > PATIENCE_STEPS:
                 leader.give_up()
         if self._some_leader() is None or self.rng.random() < self._rivalry:
             self._new_leader()
 
     def _new_leader(self) -> None:
-        """Takes two terms; between the first and the second, another candidate may take some."""
         self._some_leader()
         if len(self.leaders) >= LEADERS_MAX:
             return
-        first, self._waiting_term = self._waiting_term, None
-        if first is None:
-            first = self._take_term()
-            if self.rng.random() < 0.3:
-                self._waiting_term = first
-                return
-        second = max(self._take_term(), first + 1) if self.rules.shared_terms else self._take_term()
+        first, second = self._take_terms()
         self._born += 1
         leader = SimLeader(self, f"L{self._born}", first, second)
         self.trace(f"{leader.name}: terms {first}, {second}")
         self.leaders.append(leader)
+        if self.rng.random() < 0.2:
+            leader.freeze(self.step + self.rng.randrange(10, 200), self.rng.randrange(50, 500))
         if self._island and self.rng.random() < 0.9:
             self._cut_off(leader.name, self._island)
         elif self.rng.random() < 0.3:
@@ -202,6 +201,18 @@ class World:
         for node in self.rng.sample(NODES, len(NODES)):
             if leader.alive and self.nodes[node].up and self.rng.random() < 0.9:
                 leader.connect(node)
+
+    def _take_terms(self) -> tuple[int, int]:
+        """Two terms for a candidate; the next one's may lie between them."""
+        if self._between is not None:
+            terms, self._between = self._between, None
+            return terms
+        first = self._take_term()
+        if self.rules.shared_terms:
+            return first, first + 1
+        if self.rng.random() < 0.3:
+            self._between = self._take_term(), self._take_term()
+        return first, self._take_term()
 
     def _take_term(self) -> int:
         if self.rules.shared_terms:
@@ -242,6 +253,12 @@ class World:
         if leader is not None:
             self.trace(f"{leader.name}: killed")
             leader.kill()
+
+    def _freeze(self) -> None:
+        """A leader stops for a while, and does not know it."""
+        leader = self._some_leader()
+        if leader is not None:
+            leader.freeze(self.step, self.rng.randrange(20, 600))
 
     def _crash(self) -> None:
         up = [node for node in self.nodes.values() if node.up]
@@ -312,6 +329,8 @@ class World:
 
 class _Hearer:
     """A client that reads its channel itself."""
+
+    frozen = False
 
     def __init__(self, seeder: VolumeSeeder) -> None:
         self.seeder = seeder
