@@ -7,6 +7,7 @@ meanwhile. Knows no sockets (server.py) and nothing of what the operations do.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 #: How often an operation is run again because another one was faster. Each try sees the newest records.
 ATTEMPTS_MAX = 10
 _XML = "text/xml; charset=utf-8"
+#: Beginnings of the names of operations that change nothing.
+_READ_ONLY = ("Describe", "List", "Get")
 
 
 @dataclass
@@ -66,6 +69,8 @@ class Dispatcher:
     def __init__(self, context: Context, credentials: Credentials, services: Iterable[Operations]) -> None:
         self._context = context
         self._keys = {pair.access_key_id: pair for pair in credentials.keys}
+        # Without it, callers that change one record at the same time would make each other start again.
+        self._changes = asyncio.Lock()
         self._services = {
             operations.service: (Service(operations.service), operations) for operations in services
         }
@@ -142,21 +147,25 @@ class Dispatcher:
         return _caller(pair, context.account)
 
     async def _run(self, operation: Operation, call: Call, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Run an operation, again when a record that it changed was changed by somebody else since it read
-        it.
-        """
-        for _ in range(ATTEMPTS_MAX - 1):
-            try:
-                return await operation.handler(call, Params(values))
-            except Conflict:
-                log.info("%s: another change was faster, trying again", operation.name)
+        """Run an operation. Those that change records run one after the other."""
+        if operation.name.startswith(_READ_ONLY):
+            return await operation.handler(call, Params(values))
+        async with self._changes:
+            return await _run_until_stored(operation, call, values)
+
+
+async def _run_until_stored(operation: Operation, call: Call, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Run an operation again when the control plane has changed a record since the operation read it.
+
+    Raises ApiError ServiceUnavailable when that does not end.
+    """
+    for _ in range(ATTEMPTS_MAX):
         try:
             return await operation.handler(call, Params(values))
         except Conflict:
-            raise ApiError(
-                "ServiceUnavailable",
-                f"{operation.name}: other changes were faster {ATTEMPTS_MAX} times; try again.",
-            ) from None
+            log.info("%s: a record was changed meanwhile, trying again", operation.name)
+    message = f"{operation.name}: other changes were faster {ATTEMPTS_MAX} times; try again."
+    raise ApiError("ServiceUnavailable", message)
 
 
 def _caller(pair: AccessKeyPair, account: str) -> Caller:
