@@ -10,7 +10,7 @@ from borealis.api.errors import ApiError, invalid_combination, invalid_value
 from borealis.api.params import Params
 from borealis.api.rds import identifiers, master_user, network, parameter_groups, states, windows
 from borealis.api.rds.capacity import chosen_capacity
-from borealis.api.rds.engine_profiles import find_engine, find_version
+from borealis.api.rds.engine_profiles import find_engine, find_version, option_group
 from borealis.api.rds.listing import LISTED, filtered, page
 from borealis.api.rds.service import operations
 from borealis.api.rds.support import CLUSTER_OFF, NO_SNAPSHOTS
@@ -28,6 +28,7 @@ from borealis.control.records import (
 )
 from borealis.control.states import ClusterStatus, InstanceStatus, Want
 from borealis.control.store import Put
+from borealis.engines.base import EngineVersion
 
 PORT_MIN = 1150
 PORT_MAX = 65535
@@ -118,7 +119,7 @@ async def _new_cluster(context: Context, params: Params, identifier: str) -> Clu
         params, windows.default_backup_window(), windows.default_maintenance_window()
     )
     capacity = params.structure("ServerlessV2ScalingConfiguration")
-    check_option_group(params)
+    check_option_group(context, version, params)
     return Cluster(
         resource_id=new_cluster_resource_id(),
         identifier=identifier,
@@ -241,20 +242,18 @@ def _lifecycle(given: str | None) -> str:
     return given or _LIFECYCLES[0]
 
 
-def check_option_group(params: Params) -> None:
-    """There are the default option groups only. Raises ApiError OptionGroupNotFoundFault."""
-    name = params.string("OptionGroupName")
-    if name is not None and not name.startswith("default:"):
-        raise ApiError("OptionGroupNotFoundFault", f"Specified OptionGroupName: {name} not found.")
+def check_option_group(context: Context, version: EngineVersion, params: Params) -> None:
+    """Each version has its one default option group. Raises ApiError OptionGroupNotFoundFault."""
+    name, there = params.string("OptionGroupName"), option_group(context, version.engine, version.version)
+    if name and name.lower() != there:
+        message = f"Specified OptionGroupName: {name} not found. The only one for this version is {there}."
+        raise ApiError("OptionGroupNotFoundFault", message)
 
 
 @operations.operation(
     "DescribeDBClusters",
-    {
-        **LISTED,
-        "DBClusterIdentifier": EFFECT,
-        "IncludeShared": only(False, why="clusters are not shared between accounts"),
-    },
+    # No cluster is shared between accounts, so that IncludeShared adds none.
+    {**LISTED, "DBClusterIdentifier": EFFECT, "IncludeShared": EFFECT},
 )
 async def describe_db_clusters(call: Call, params: Params) -> Result:
     """One cluster, or all that match the filters."""

@@ -16,7 +16,7 @@ from borealis.api.rds.service import operations
 from borealis.api.rds.support import INSTANCE_OFF, of_the_cluster
 from borealis.api.rds.tagging import given_tags, with_tags
 from borealis.api.rds.views import instance_view
-from borealis.api.registry import EFFECT, SHOWN, Result, all_of, only
+from borealis.api.registry import EFFECT, SHOWN, Result, all_of, only, refused
 from borealis.control.records import Cluster, Instance, RebootRequest, new_instance_resource_id, rds_arn
 from borealis.control.states import ClusterStatus, InstanceStatus, Want
 from borealis.control.store import Op, Put
@@ -37,7 +37,9 @@ _NO_NEW_MEMBERS = frozenset(
 
 #: What belongs to the cluster, in CreateDBInstance and ModifyDBInstance alike.
 OF_THE_CLUSTER = {
-    "AllocatedStorage": of_the_cluster("AllocatedStorage", "nothing (storage grows by itself)"),
+    "AllocatedStorage": refused(
+        "AllocatedStorage cannot be given: the storage of a DB cluster grows by itself."
+    ),
     "BackupRetentionPeriod": of_the_cluster("BackupRetentionPeriod", "the backup retention period"),
     "MasterUserPassword": of_the_cluster("MasterUserPassword", "the master user password"),
     "PreferredBackupWindow": of_the_cluster("PreferredBackupWindow", "the backup window"),

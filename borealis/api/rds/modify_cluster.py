@@ -97,9 +97,9 @@ def _shown_changes(context: Context, cluster: Cluster, params: Params) -> Cluste
     groups = params.strings("VpcSecurityGroupIds")
     if groups is not None:
         changed = changed.but(vpc_security_groups=network.check_security_groups(context, groups))
-    check_option_group(params)
-    if params.string("DBClusterParameterGroupName"):
+    if "DBClusterParameterGroupName" in params or "OptionGroupName" in params:
         version = find_version(context, cluster.engine, cluster.engine_version)
+        check_option_group(context, version, params)
         group = parameter_groups.chosen_cluster_group(version, params.string("DBClusterParameterGroupName"))
         changed = changed.but(parameter_group=group)
     if params.string("StorageType"):

@@ -131,6 +131,11 @@ def test_names_that_aws_forbids(make: Maker, name: str) -> None:
         ),
         ({"VpcSecurityGroupIds": ["sg-123"]}, "InvalidParameterValue", "sg-123"),
         ({"OptionGroupName": "mine"}, "OptionGroupNotFoundFault", "mine"),
+        (
+            {"OptionGroupName": "default:mysql-8-0"},
+            "OptionGroupNotFoundFault",
+            "default:aurora-postgresql-16",
+        ),
         ({"StorageType": "gp3"}, "StorageTypeNotSupported", "gp3"),
         ({"EngineLifecycleSupport": "forever"}, "InvalidParameterValue", "forever"),
         (
@@ -208,6 +213,7 @@ def test_features_that_are_turned_off_may_be_said_to_be_off(make: Maker) -> None
         ManageMasterUserPassword=False,
         NetworkType="IPV4",
         DatabaseInsightsMode="standard",
+        OptionGroupName="default:aurora-postgresql-16",
     )
 
 
