@@ -18,6 +18,10 @@ from borealis.rpc import RpcClient, RpcConnectionLost, RpcError
 Answer = TypeVar("Answer")
 CONNECT_SECONDS = 2.0
 
+AWS_RDS = 'aws --endpoint-url "$AWS_ENDPOINT_URL" rds'
+"""How the aws CLI is called after `borealis env`: version 1 has a fixed endpoint name for `rds` in us-east-1
+that beats the variable, the option beats both."""
+
 
 class ControlAway(NotRunning):
     """The control plane does not answer (it may be about to be started again)."""

@@ -18,7 +18,7 @@ from borealis.cli.connect import DEMO_CLUSTER
 from borealis.cli.demo import orders
 from borealis.cli.demo.cluster import DATABASE, DemoCluster, Snapshot
 from borealis.cli.demo.outage import Books, Writers, lost
-from borealis.cli.link import api_client, call_control
+from borealis.cli.link import AWS_RDS, api_client, call_control
 from borealis.paths import RegionPaths
 from borealis.region import load_region
 
@@ -152,7 +152,7 @@ def _count(cluster: DemoCluster, before: Snapshot, books: Books, outage: float) 
 def _say_how_to_go_on(cluster: DemoCluster, paths: RegionPaths) -> None:
     snapshot = cluster.look()
     psql = f"psql -h {snapshot.endpoint} -p {snapshot.port} -U postgres {DATABASE}"
-    failover = f"aws rds failover-db-cluster --db-cluster-identifier {DEMO_CLUSTER}"
+    failover = f"{AWS_RDS} failover-db-cluster --db-cluster-identifier {DEMO_CLUSTER}"
     out.print()
     out.print("[bold reverse] Go on [/]")
     out.print("SQL:")
@@ -166,7 +166,7 @@ def _say_how_to_go_on(cluster: DemoCluster, paths: RegionPaths) -> None:
     print_commands(
         [
             (f'eval "$({command_line(paths, "env")})"', "point them here"),
-            ("aws rds describe-db-clusters", "what there is"),
+            (f"{AWS_RDS} describe-db-clusters", "what there is"),
             (failover, "another writer, on request"),
         ]
     )

@@ -68,13 +68,17 @@ def test_first_start_and_everything_after(terminal: Terminal) -> None:
     variables = terminal.json("env")
     assert variables["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{terminal.port}"
     assert variables["AWS_DEFAULT_REGION"] == "eu-west-1"
-    shell = subprocess.run(
-        ["/bin/sh", "-c", 'eval "$BOREALIS_ENV"; echo "$AWS_SECRET_ACCESS_KEY"'],
-        env={"BOREALIS_ENV": terminal.run("env").stdout},
-        capture_output=True,
-        text=True,
-    )
-    assert shell.stdout.strip() == key["secret_access_key"]
+    printed = terminal.run("env").stdout
+    assert '# aws --endpoint-url "$AWS_ENDPOINT_URL" rds ' in printed.splitlines()[-1]
+    for evaluated in ('eval "$BOREALIS_ENV"', "eval $BOREALIS_ENV"):
+        shell = subprocess.run(
+            ["/bin/sh", "-c", f'{evaluated}; echo "$AWS_SECRET_ACCESS_KEY"'],
+            env={"BOREALIS_ENV": printed},
+            capture_output=True,
+            text=True,
+        )
+        assert shell.stdout.strip() == key["secret_access_key"]
+        assert not shell.stderr
 
     assert terminal.json("status")["clusters"][0]["identifier"] == "shop"
     shown = terminal("status")
