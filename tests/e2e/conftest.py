@@ -15,8 +15,12 @@ HARMLESS: tuple[str, ...] = ()
 """Texts of error lines that a module's tests provoke on purpose; a module sets its own `HARMLESS`."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one module, which share a region, in one worker and in their order."""
+    """Keep the tests of one module, which share a region, in one worker and in their order.
+
+    First of all such hooks: pytest-xdist reads the marks in one of its own.
+    """
     here = str(Path(__file__).parent)
     for item in items:
         if str(item.path).startswith(here):
