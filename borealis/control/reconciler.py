@@ -32,6 +32,8 @@ log = get_logger(__name__)
 FAILED_AFTER_TRIES = 3
 """An instance that could not be brought up so often in a row is shown as failed; it is still tried."""
 
+CONFLICTS_AT_ONCE = 3
+CONFLICT_PAUSE_MAX_SECONDS = 1.0
 FIRST_LOOK_SECONDS = 1.0
 WRITER_RETRY_MAX_SECONDS = 1.0
 """A cluster without a writer does not wait longer than this between tries."""
@@ -56,6 +58,7 @@ class ClusterLoop:
         self._running: dict[str, _Running] = {}
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
+        self._conflicts: dict[str, int] = {}
         self._task = asyncio.create_task(self._run(), name=f"cluster {key}")
 
     def kick(self) -> None:
@@ -156,13 +159,22 @@ class ClusterLoop:
             if not isinstance(action, Sweep):  # between two tries to bring an instance up it is swept
                 self._failures.pop(action.key, None)
                 self._not_before.pop(action.key, None)
+            self._conflicts.pop(action.key, None)
         except Conflict as error:
             log.debug("%s %s: %s", self._key, action, error)
+            self._conflicted(action)
         except Exception as error:
             await self._failed(action, error)
         finally:
             self._running.pop(action.key, None)
             self._wake.set()
+
+    def _conflicted(self, action: Action) -> None:
+        """Somebody else was faster: look again at once. Not for ever, or two could keep each other spinning."""
+        tries = self._conflicts[action.key] = self._conflicts.get(action.key, 0) + 1
+        if tries > CONFLICTS_AT_ONCE:
+            pause = min(0.01 * 2 ** min(tries - CONFLICTS_AT_ONCE, 20), CONFLICT_PAUSE_MAX_SECONDS)
+            self._not_before[action.key] = asyncio.get_running_loop().time() + pause
 
     async def _failed(self, action: Action, error: Exception) -> None:
         if isinstance(error, BorealisError | OSError):

@@ -93,6 +93,23 @@ def test_writer_dies(tmp_path: Path) -> None:
     live(scenario())
 
 
+def test_dead_reader_is_given_up_at_once(tmp_path: Path) -> None:
+    """By the agent's word that its engine ended, not because it was silent for long."""
+
+    async def scenario() -> None:
+        region = FakeRegion(tmp_path)
+        await region.start()
+        key, (_, second, _) = await three(region)
+        life = region.instance(second).incarnation
+        assert life is not None
+        region.world.kill_engine(life.id)
+        await region.until(lambda: region.instance(second).incarnation != life, seconds=0.2)
+        await region.until(lambda: region.settled(key))
+        await region.stop()
+
+    live(scenario())
+
+
 def test_only_instance_dies_and_comes_back(tmp_path: Path) -> None:
     async def scenario() -> None:
         region = FakeRegion(tmp_path)
