@@ -458,6 +458,11 @@ class Engine(ABC):
         instance. Raises EngineError if it was not shut down cleanly."""
 
     @abstractmethod
+    def release(self, data_dir: Path) -> None:
+        """Free what a killed engine has left on the machine outside `data_dir` (shared memory). Call it when
+        all of its processes are gone and before the directory is removed. Can be repeated; never raises."""
+
+    @abstractmethod
     def image_position(self, version: EngineVersion, data_dir: Path) -> Lsn:
         """From where on an image needs the log (start of a log file, so a little below what it has
         applied)."""

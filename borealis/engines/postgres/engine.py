@@ -24,7 +24,7 @@ from borealis.engines.base import (
     RunAs,
     VolumeSeed,
 )
-from borealis.engines.postgres import image, wal
+from borealis.engines.postgres import image, leftovers, wal
 from borealis.engines.postgres.bootstrap import bootstrap
 from borealis.engines.postgres.discover import ENGINE_NAME, discover
 from borealis.engines.postgres.prepare import LOG_DEVICE_KIND, prepare, start_command
@@ -59,6 +59,9 @@ class PostgresEngine(Engine):
 
     def clean_image(self, data_dir: Path) -> None:
         image.clean_image(data_dir)
+
+    def release(self, data_dir: Path) -> None:
+        leftovers.release(data_dir)
 
     def image_position(self, version: EngineVersion, data_dir: Path) -> Lsn:
         return image.image_position(data_dir)

@@ -57,6 +57,8 @@ _HOUSE: Mapping[str, str] = MappingProxyType(
         "unix_socket_permissions": "0700",
         "logging_collector": "off",
         "log_destination": "stderr",
+        # In the data directory, so that a killed server leaves none of it behind on the machine.
+        "dynamic_shared_memory_type": "mmap",
         "wal_recycle": "on",
         # A new log file need not be written twice: its sync waits for the volume, not for local blocks.
         "wal_init_zero": "off",

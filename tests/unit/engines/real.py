@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -90,9 +89,11 @@ class Workshop:
     seed: VolumeSeed
     engine: PostgresEngine = field(default_factory=PostgresEngine)
     instances: list[Instance] = field(default_factory=list)
+    number: int = 0
 
     def settings(self, name: str) -> InstanceSettings:
-        number = len(self.instances) + 1
+        self.number += 1
+        number = self.number
         home = self.root / f"i{number}-{name}"
         home.mkdir()
         user = engine_user()
@@ -139,27 +140,6 @@ class Workshop:
     def stop_all(self) -> None:
         for instance in self.instances:
             instance.stop(signal.SIGQUIT)
+            self.engine.release(instance.data_dir)
             shutil.rmtree(instance.settings.socket_dir, ignore_errors=True)
         self.instances.clear()
-
-
-def wait_for(condition: object, timeout: float = 20.0) -> None:
-    """Poll a condition (a callable) until it is true; for conditions outside this process."""
-    assert callable(condition)
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not true within {timeout:g} s")
-        time.sleep(0.005)
-
-
-__all__ = [
-    "DATABASE",
-    "MASTER",
-    "PASSWORD",
-    "Instance",
-    "Workshop",
-    "engine_user",
-    "replace",
-    "short_directory",
-]

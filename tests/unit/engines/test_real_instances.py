@@ -2,90 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from borealis.engines.base import Feedback, InstanceSettings, ReaderProgress, UnsafeSettings
-from borealis.engines.postgres.walscan import WalScanner
+from borealis.engines.base import Feedback, UnsafeSettings
 
 from .memory_feed import MemoryFeed
-from .real import Instance, Workshop, replace
-
-
-class Served:
-    """An instance with the server that it follows and the session that drives it."""
-
-    def __init__(
-        self, workshop: Workshop, name: str, feed: MemoryFeed, settings: InstanceSettings | None = None
-    ):
-        self.workshop = workshop
-        self.feed = feed
-        self.settings = settings or workshop.settings(name)
-        self.feedback: list[Feedback] = []
-        self.progress: list[ReaderProgress] = []
-        self.server = workshop.engine.reader_server(
-            workshop.version, self.settings, feed, self.feedback.append, self.progress.append
-        )
-        self.instance: Instance
-        self.session = workshop.engine.session(
-            workshop.version, self.settings.socket_dir / "data", self.settings
-        )
-
-    async def __aenter__(self) -> Served:
-        await self.server.start()
-        self.instance = self.workshop.start(self.settings)
-        try:
-            await self.session.wait_ready(20)
-        except BaseException:
-            print(self.instance.log_text)
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.session.close()
-        await self.server.close()
-        self.instance.stop()
-
-    async def promote(self) -> None:
-        """Promote at the end of the feed, and put the new timeline into it."""
-        old = max(self.feed.timelines)
-        await self.session.wait_replayed(self.feed.vdl)
-        await self.session.request_promote()
-        switch = await self.session.promoted_timeline(old)
-        await self.session.wait_writable()
-        self.feed.cut(min(switch.lsn, self.feed.end))
-        self.feed.log += bytes(switch.lsn - self.feed.end)
-        self.feed.begin_timeline(switch.timeline, switch.lsn, switch.history)
-
-    def ship(self, timeline: int) -> None:
-        """Take the writer's new log into the feed, as far as its records are whole."""
-        scanner = WalScanner(self.feed.end, timeline)
-        page = self.feed.end - self.feed.end % 8192
-        data = self.workshop.engine.log_read(self.instance.data_dir, timeline, page, page + (4 << 20))
-        end = scanner.scan(data, page, page + len(data)).record_end
-        if end > self.feed.end:
-            self.feed.append(data[self.feed.end - page : end - page])
-
-
-def seeded_feed(workshop: Workshop) -> MemoryFeed:
-    feed = MemoryFeed(workshop.seed.system_id, workshop.seed.start_lsn, workshop.seed.timeline)
-    feed.append(workshop.seed.log)
-    return feed
-
-
-async def visible(reader: Served, sql: str, expected: object) -> None:
-    """Wait until a query on the reader gives the expected value."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                with reader.instance.connect() as connection:
-                    if connection.execute(sql).fetchone() == (expected,):  # type: ignore[arg-type]
-                        return
-            except psycopg.errors.UndefinedTable:
-                pass
-            await asyncio.sleep(0.01)
+from .real import Workshop
+from .served import Served, seeded_feed, until, visible
 
 
 async def test_a_reader_follows_the_writer_over_a_timeline_switch(workshop: Workshop) -> None:
@@ -130,9 +57,7 @@ async def test_old_log_is_read_when_it_is_no_longer_in_memory(workshop: Workshop
         assert feed.reads
         reader.progress.clear()
         reader.server.request_progress()
-        async with asyncio.timeout(10):
-            while not reader.progress:
-                await asyncio.sleep(0.005)
+        await until(lambda: bool(reader.progress))
         assert reader.server.progress is not None
         assert reader.server.progress.written == feed.vdl
 
@@ -171,9 +96,7 @@ async def test_feedback_of_a_reader_keeps_rows_on_the_writer(workshop: Workshop)
             with reader.instance.connect() as query:
                 query.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
                 query.execute("SELECT count(*) FROM t")
-                async with asyncio.timeout(20):
-                    while not reader.server.feedback.xmin:
-                        await asyncio.sleep(0.01)
+                await until(lambda: bool(reader.server.feedback.xmin))
                 await writer.session.apply_feedback(reader.server.feedback)
                 connection.execute("DELETE FROM t")
                 assert _remaining(connection, "t") == 1000
@@ -243,3 +166,28 @@ async def test_a_stopped_reader_becomes_an_image(workshop: Workshop) -> None:
         await third.session.wait_ready(20)
         await visible(third, "SELECT count(*) FROM t", 1000)
         await third.__aexit__()
+
+
+async def test_a_killed_server_leaves_nothing_on_the_machine(workshop: Workshop) -> None:
+    async with Served(workshop, "one", seeded_feed(workshop)) as served:
+        pid = served.instance.process.pid
+        assert served.session.process_id() == pid
+        assert _segments_of(pid)
+        workshop.engine.release(served.instance.data_dir)
+        assert _segments_of(pid), "that of a running server stays"
+        served.instance.process.kill()
+        served.instance.process.wait()
+        assert served.session.process_id() is None
+        await until(lambda: _attached(pid) == 0)
+        workshop.engine.release(served.instance.data_dir)
+        assert not _segments_of(pid)
+        workshop.engine.release(served.instance.data_dir)
+
+
+def _segments_of(pid: int) -> list[list[str]]:
+    lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+    return [fields for fields in (line.split() for line in lines) if int(fields[4]) == pid]
+
+
+def _attached(pid: int) -> int:
+    return sum(int(fields[6]) for fields in _segments_of(pid))

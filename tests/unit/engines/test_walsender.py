@@ -1,7 +1,8 @@
 """The replication protocol, from text files: what a client sends and the log does, then what is answered.
 
-A file in testdata/walsender is a row of cases: commands, `----`, expected output, an empty line. One state machine
-lives through a whole file. REWRITE_TESTDATA=1 writes what the code answers into the files: read the difference.
+A file in testdata/walsender is a row of cases: commands, `----`, expected output, an empty line. One state
+machine lives through a whole file. REWRITE_TESTDATA=1 writes what the code answers into the files: read the
+difference.
 """
 
 from __future__ import annotations
