@@ -170,7 +170,7 @@ class ClusterLoop:
             self._wake.set()
 
     def _conflicted(self, action: Action) -> None:
-        """Somebody else was faster: look again at once, but not for ever: two could keep each other spinning."""
+        """Somebody else was faster: look again at once, but not for ever, or two could spin."""
         tries = self._conflicts[action.key] = self._conflicts.get(action.key, 0) + 1
         if tries > CONFLICTS_AT_ONCE:
             pause = min(0.01 * 2 ** min(tries - CONFLICTS_AT_ONCE, 20), CONFLICT_PAUSE_MAX_SECONDS)
