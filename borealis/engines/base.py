@@ -24,7 +24,6 @@ Lsn = int
 """A byte position in the volume's log."""
 
 
-# ----------------------------------------------------------------------------- errors
 class EngineError(BorealisError):
     """An engine could not do what it was asked to do; the message says what to do about it."""
 
@@ -55,7 +54,6 @@ class UnsafeSettings(EngineError):
     code = "UnsafeSettings"
 
 
-# ----------------------------------------------------------------------------- versions, users, commands
 @dataclass(frozen=True, slots=True)
 class EngineVersion:
     """One installed version of an engine."""
@@ -106,7 +104,6 @@ class Command:
     """The whole environment of the process, not additions to one. Holds no secrets."""
 
 
-# ----------------------------------------------------------------------------- making a volume
 @dataclass(frozen=True, slots=True)
 class BootstrapSpec:
     """What a new volume holds besides the engine's own system data."""
@@ -139,7 +136,6 @@ class VolumeSeed:
         return self.start_lsn + len(self.log)
 
 
-# ----------------------------------------------------------------------------- an instance
 @dataclass(frozen=True, slots=True)
 class InstanceSettings:
     """All that an engine must be told to run as one instance of a cluster."""
@@ -230,7 +226,6 @@ class ReaderProgress(NamedTuple):
     applied: Lsn
 
 
-# ----------------------------------------------------------------------------- the log
 class ScanResult(NamedTuple):
     """How far a piece of log may be shipped: up to the larger of the two. 0: none seen yet."""
 
@@ -335,7 +330,6 @@ class ReaderServer(ABC):
         """Ask the engine to say now how far it is; `progress` changes when it answers."""
 
 
-# ----------------------------------------------------------------------------- the driver's side
 class EngineSession(ABC):
     """The driver's way into one running engine, as administrator over the local socket.
 
@@ -417,7 +411,6 @@ class EngineSession(ABC):
         """Close kept connections; the engine goes on."""
 
 
-# ----------------------------------------------------------------------------- the engine
 class Engine(ABC):
     """One kind of database server. Stateless: everything is in the arguments and in directories."""
 

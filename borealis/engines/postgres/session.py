@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import time
@@ -35,16 +34,16 @@ from borealis.engines.postgres import feedback as slot
 from borealis.engines.postgres import wal
 from borealis.engines.postgres.bootstrap import quote_identifier, quote_literal
 from borealis.engines.postgres.controlfile import read_control_file
-from borealis.engines.postgres.image import TOPOLOGY_FILE
 from borealis.engines.postgres.scram import is_verifier
 from borealis.engines.postgres.settings import ADMIN_DATABASE, ADMIN_ROLE, PROMISED
+from borealis.engines.postgres.topology import write_topology
 from borealis.engines.postgres.walscan import WalScanner
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 POLL_SECONDS = 0.001
 START_POLL_SECONDS = 0.005
-CONFLICT_SECONDS = 1.0
+CONFLICT_SECONDS = 0.3
 """How long replay may stand still in `wait_replayed` before transactions that may hold it up are ended."""
 
 _OPTIONS = "-c synchronous_commit=on -c statement_timeout=0 -c default_transaction_read_only=off"
@@ -158,15 +157,18 @@ class PostgresSession(EngineSession):
 
     async def wait_ready(self, timeout: float = 60.0) -> EngineState:
         deadline = time.monotonic() + timeout
+        name, seen = self._settings.instance_id, False
         while True:
             if self._status() == "ready":
                 state = await self.probe(max(1.0, deadline - time.monotonic()))
                 if state.up:
                     return state
+            running = self.process_id() is not None
+            if seen and not running:
+                raise EngineUnavailable(f"{name} ended while it was starting; see its log")
+            seen = seen or running
             if time.monotonic() > deadline:
-                raise EngineTimeout(
-                    f"{self._settings.instance_id} was not ready in {timeout:g} s; see its log"
-                )
+                raise EngineTimeout(f"{name} was not ready in {timeout:g} s; see its log")
             await asyncio.sleep(START_POLL_SECONDS)
 
     def _status(self) -> str:
@@ -197,21 +199,17 @@ class PostgresSession(EngineSession):
     async def wait_replayed(self, lsn: int, timeout: float = 30.0) -> int:
         deadline = time.monotonic() + timeout
         watch = _ReplayWatch(self._data_dir, lsn)
-        async with self._kept() as connection:
-            while True:
-                state = await _positions(connection)
-                if watch.reached(state):
-                    return state.replay_lsn or 0
-                if watch.stuck_seconds > CONFLICT_SECONDS:
-                    await _rows(connection, _END_CONFLICTS)
-                    watch.reset()
-                if time.monotonic() > deadline:
-                    raise EngineTimeout(
-                        f"{self._settings.instance_id} did not replay to {wal.format_lsn(lsn)} "
-                        f"in {timeout:g} s: received {wal.format_lsn(state.receive_lsn or 0)}, "
-                        f"replayed {wal.format_lsn(state.replay_lsn or 0)}"
-                    )
-                await asyncio.sleep(POLL_SECONDS)
+        while not watch.reached(state := await self.positions()):
+            if watch.stuck_seconds > CONFLICT_SECONDS:
+                await self.run_sql(_END_CONFLICTS)
+                watch.reset()
+            if time.monotonic() > deadline:
+                raise EngineTimeout(
+                    f"{self._settings.instance_id} did not replay to {wal.format_lsn(lsn)} in {timeout:g} s: "
+                    f"received {_told(state.receive_lsn)}, replayed {_told(state.replay_lsn)}"
+                )
+            await asyncio.sleep(POLL_SECONDS)
+        return state.replay_lsn or 0
 
     async def request_promote(self) -> None:
         pid = self.process_id()
@@ -235,13 +233,10 @@ class PostgresSession(EngineSession):
 
     async def wait_writable(self, timeout: float = 10.0) -> None:
         deadline = time.monotonic() + timeout
-        async with self._kept() as connection:
-            while (await _positions(connection)).in_recovery:
-                if time.monotonic() > deadline:
-                    raise EngineTimeout(
-                        f"{self._settings.instance_id} did not become a writer in {timeout:g} s"
-                    )
-                await asyncio.sleep(POLL_SECONDS)
+        while (await self.positions()).in_recovery:
+            if time.monotonic() > deadline:
+                raise EngineTimeout(f"{self._settings.instance_id} did not become a writer in {timeout:g} s")
+            await asyncio.sleep(POLL_SECONDS)
 
     async def canary(self) -> int:
         async with self._kept() as connection:
@@ -286,14 +281,7 @@ class PostgresSession(EngineSession):
         return wal.segment_start(read_control_file(self._data_dir).redo)
 
     def write_topology(self, topology: Mapping[str, object]) -> None:
-        path = self._data_dir / TOPOLOGY_FILE
-        temporary = path.with_name(TOPOLOGY_FILE + ".new")
-        temporary.write_text(json.dumps(topology))
-        temporary.chmod(0o600)
-        if os.getuid() == 0:
-            owner = self._data_dir.stat()
-            os.chown(temporary, owner.st_uid, owner.st_gid)
-        temporary.replace(path)
+        write_topology(self._data_dir, topology)
 
 
 class _ReplayWatch:
@@ -369,6 +357,10 @@ async def _rows(
 def _lsn(value: object) -> int | None:
     """A position that came as a numeric difference."""
     return None if value is None else int(cast(int, value))
+
+
+def _told(lsn: int | None) -> str:
+    return "nothing" if lsn is None else wal.format_lsn(lsn)
 
 
 def _words(error: BaseException) -> str:

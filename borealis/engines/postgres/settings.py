@@ -96,6 +96,7 @@ _DEFAULTS: Mapping[str, str] = MappingProxyType(
         "checkpoint_timeout": "15min",
         "checkpoint_completion_target": "0.9",
         "max_standby_streaming_delay": "14s",
+        "max_standby_archive_delay": "14s",
         "password_encryption": "scram-sha-256",
         "jit": "off",
         "log_line_prefix": "%m:%r:%u@%d:[%p]:",

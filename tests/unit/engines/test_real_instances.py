@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from borealis.engines.base import Feedback, UnsafeSettings
+from borealis.engines.base import EngineTimeout, EngineUnavailable, Feedback, UnsafeSettings
 
 from .memory_feed import MemoryFeed
 from .real import Workshop
@@ -191,3 +193,45 @@ def _segments_of(pid: int) -> list[list[str]]:
 
 def _attached(pid: int) -> int:
     return sum(int(fields[6]) for fields in _segments_of(pid))
+
+
+async def test_a_query_in_the_way_of_replay_is_ended(workshop: Workshop) -> None:
+    """A writer-to-be must not wait for a reader's long transaction."""
+    feed = seeded_feed(workshop)
+    async with Served(workshop, "one", feed) as writer, Served(workshop, "two", feed) as reader:
+        await writer.promote()
+        with writer.instance.connect() as connection:
+            connection.execute("CREATE TABLE t AS SELECT 1 AS n")
+            writer.ship(2)
+            await visible(reader, "SELECT n FROM t", 1)
+            idle = reader.instance.connect()
+            query = reader.instance.connect()
+            query.execute("BEGIN")
+            query.execute("SELECT * FROM t")
+            connection.execute("DROP TABLE t")
+            writer.ship(2)
+        assert await reader.session.wait_replayed(feed.vdl) == feed.vdl
+        with pytest.raises(psycopg.OperationalError):
+            query.execute("SELECT 1")
+        assert idle.execute("SELECT 1").fetchone() == (1,)
+        idle.close()
+
+
+async def test_an_engine_that_ends_while_starting_is_told(workshop: Workshop) -> None:
+    settings = workshop.settings("one")
+    data_dir = settings.socket_dir / "data"
+    data_dir.mkdir()
+    session = workshop.engine.session(workshop.version, data_dir, settings)
+    (data_dir / "postmaster.pid").write_text(f"{os.getpid()}\n{data_dir}\n1\n1\n\n\n1 1\nstarting\n")
+    waiting = asyncio.create_task(session.wait_ready(30))
+    await asyncio.sleep(0)
+    (data_dir / "postmaster.pid").unlink()
+    with pytest.raises(EngineUnavailable, match="ended while it was starting"):
+        await waiting
+    with pytest.raises(EngineTimeout, match="not ready"):
+        await session.wait_ready(0.01)
+    assert not (await session.probe()).up
+    with pytest.raises(EngineUnavailable, match="cannot be promoted"):
+        await session.request_promote()
+    with pytest.raises(EngineUnavailable, match="does not answer"):
+        await session.positions()
