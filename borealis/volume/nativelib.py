@@ -1,6 +1,6 @@
-"""The native helpers, typed: `libborealis_native.so` through ctypes.
+"""The native helpers of an instance, typed: `libborealis_native.so` through ctypes.
 
-Owns the loading of the library and the Python faces of what is in it: the scanner that finds where records
+Owns the Python faces of what is in it for the driver: the scanner that finds where records
 end in PostgreSQL's log, CRC-32C, and (for `device.py`) the driver's atomic operations on the device page.
 It knows where the preloaded volume library lies, but never loads that one: it belongs into an engine.
 
@@ -16,21 +16,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
-from borealis.errors import BorealisError
+from borealis.nativelib import NATIVE_DIR, NativeLibraryError, Signatures, existing, load
 
-NATIVE_DIR: Final = Path(__file__).resolve().parent.parent / "_native"
-ABI: Final = 1
 SEGMENT_BYTES: Final = 16 << 20
 PAGE_BYTES: Final = 8192
 RESUME_READ_BYTES: Final = 4 << 20
 
 Buffer = bytes | bytearray | memoryview
 
-
-class NativeLibraryError(BorealisError):
-    """The native part of Borealis is missing, or is not of this version."""
-
-    code = "NativeLibraryMissing"
+__all__ = [
+    "NATIVE_DIR",
+    "DeviceView",
+    "NativeLibraryError",
+    "ScanStop",
+    "WalScanState",
+    "WalScanner",
+    "crc32c",
+    "native",
+    "volume_library_path",
+]
 
 
 class WalScanState(ctypes.Structure):
@@ -66,14 +70,12 @@ class DeviceView(ctypes.Structure):
     )
 
 
-_SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
-    "borealis_abi": (ctypes.c_int, []),
+_SIGNATURES: Final[Signatures] = {
     "borealis_device_view": (None, [ctypes.c_void_p, ctypes.POINTER(DeviceView)]),
     "borealis_device_release": (ctypes.c_long, [ctypes.c_void_p, ctypes.c_uint64]),
     "borealis_device_set_mode": (ctypes.c_long, [ctypes.c_void_p, ctypes.c_uint32]),
     "borealis_device_set_awake": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint32]),
     "borealis_device_set_lease": (None, [ctypes.c_void_p, ctypes.c_uint64]),
-    "borealis_walscan_size": (ctypes.c_size_t, []),
     "borealis_walscan_init": (None, [ctypes.POINTER(WalScanState), ctypes.c_uint64, ctypes.c_uint32]),
     "borealis_walscan_scan": (
         ctypes.c_uint64,
@@ -85,37 +87,13 @@ _SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
 
 def volume_library_path() -> Path:
     """The library to preload into an engine. Raises NativeLibraryError when it has not been built."""
-    return _existing(NATIVE_DIR / "libborealis_volume.so")
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise NativeLibraryError(
-            f"native library {path} is missing: build it with `make -C native` (needs gcc), "
-            "or install the package again"
-        )
-    return path
+    return existing(NATIVE_DIR / "libborealis_volume.so")
 
 
 @lru_cache(maxsize=1)
 def native() -> ctypes.CDLL:
     """The loaded library, with all its functions declared. Raises NativeLibraryError."""
-    path = _existing(NATIVE_DIR / "libborealis_native.so")
-    try:
-        library = ctypes.CDLL(str(path), use_errno=True)
-        for name, (result, arguments) in _SIGNATURES.items():
-            function = getattr(library, name)
-            function.restype = result
-            function.argtypes = arguments
-    except (OSError, AttributeError) as error:
-        raise NativeLibraryError(
-            f"native library {path} cannot be used ({error}): build it again with `make -C native`"
-        ) from error
-    if library.borealis_abi() != ABI or library.borealis_walscan_size() != ctypes.sizeof(WalScanState):
-        raise NativeLibraryError(
-            f"native library {path} is of another version: build it again with `make -C native`"
-        )
-    return library
+    return load(_SIGNATURES, {"borealis_walscan_size": ctypes.sizeof(WalScanState)})
 
 
 def _pointer(data: Buffer) -> tuple[ctypes.c_void_p, object]:
