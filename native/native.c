@@ -1,13 +1,16 @@
 /*
  * What the driver calls through ctypes: its side of the device page, where a
- * plain Python store would not be atomic or not ordered. The scanner and the
- * CRC are exported here too, so that one file shows all names.
+ * plain Python store would not be atomic or not ordered. The scanner, the CRC
+ * and the storage node's append loop are exported here too, so that one file
+ * shows all names.
  */
 #include <limits.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "appendloop.h"
+#include "crc32.h"
 #include "crc32c.h"
 #include "shm.h"
 #include "walscan.h"
@@ -36,6 +39,9 @@ uint64_t borealis_walscan_scan(struct walscan *scan, const unsigned char *bytes,
                                uint64_t limit);
 size_t borealis_walscan_size(void);
 uint32_t borealis_crc32c(uint32_t crc, const void *bytes, size_t length, int without_instruction);
+uint32_t borealis_crc32(uint32_t crc, const void *bytes, size_t length);
+int borealis_append_loop(struct append_state *state);
+size_t borealis_append_state_size(void);
 
 /* Raised when a function's arguments or a structure changes; nativelib.py checks it. */
 EXPORT int borealis_abi(void) {
@@ -115,4 +121,16 @@ EXPORT uint32_t borealis_crc32c(uint32_t crc, const void *bytes, size_t length, 
     if (without_instruction)
         return crc32c_update_table(crc, bytes, length);
     return crc32c_update(crc, bytes, length);
+}
+
+EXPORT uint32_t borealis_crc32(uint32_t crc, const void *bytes, size_t length) {
+    return crc32_update(crc, bytes, length);
+}
+
+EXPORT int borealis_append_loop(struct append_state *state) {
+    return append_loop(state);
+}
+
+EXPORT size_t borealis_append_state_size(void) {
+    return sizeof(struct append_state);
 }

@@ -86,6 +86,17 @@ class FrameReader:
         self._held = len(rest)
         return frames
 
+    @property
+    def wanted(self) -> int:
+        """How long the unfinished frame is, as far as it is known, in bytes."""
+        return self._wanted
+
+    def take(self) -> bytes:
+        """The unfinished frame's bytes so far; whoever takes them gives them back with `feed`."""
+        rest = b"".join(self._chunks)
+        self._chunks, self._held, self._wanted = [], 0, _HEAD.size
+        return rest
+
     def _cut(self, view: memoryview) -> tuple[list[tuple[int, memoryview]], int]:
         frames = []
         position, size = 0, len(view)

@@ -229,6 +229,15 @@ class SegmentCore:
         self._commit(step, message.term, message.vdl)
         return wire.Ack(message.term, self.end, message.sent_ns, self.subscribers > 0)
 
+    def appended(self, end: Lsn, vdl: CommitPoint) -> None:
+        """The driver took APPENDs and COMMITs of the promised term by these very rules (each continued the
+        log exactly), and has journaled them: the log now reaches `end`, and `vdl` is the highest point
+        heard."""
+        assert vdl.term == self.promised == self.history.newest_term
+        assert end >= self.end
+        assert vdl >= self.vdl
+        self.end, self.vdl = end, vdl
+
     def _refusal(self, message: wire.Append) -> Reason | None:
         if message.term < self.promised:
             return Reason.SUPERSEDED

@@ -41,6 +41,7 @@ from borealis.log.wire import (
     Subscribe,
 )
 from borealis.logs import get_logger
+from borealis.storage.appendloop import AppendLoop
 from borealis.storage.blobs import BlobStore
 from borealis.storage.connection import Connection
 from borealis.storage.context import NodeContext
@@ -83,6 +84,9 @@ class SegmentActor:
         self._subscriptions: list[tuple[Connection, int, object]] = []
         self._results: list[Callable[[StorageError | None], None]] = []
         self._feeder = Feeder(self._read_files)
+        self._append_loop = AppendLoop.make(self._loop.epoll_fd)
+        self._writer: Connection | None = None
+        """Who sent the last APPEND."""
         self._vdl_changed = False
         self._refusing = ""
         self._reopen_at = 0.0
@@ -177,7 +181,7 @@ class SegmentActor:
     def _turn(self, timeout: float) -> bool:
         """One wake-up; True when there is more to do at once."""
         try:
-            self._loop.turn(timeout)
+            self._loop.turn(self._append_natively(timeout))
             if self.journal is None and not self._stopping:
                 self._reopen()
             self._commit()
@@ -189,7 +193,26 @@ class SegmentActor:
             self._fail(StorageBroken(f"unexpected failure of the storage node: {error!r}"))
         return False
 
+    def _append_natively(self, timeout: float) -> float:
+        """In steady state, waits in the native loop instead of in the poll. Returns how long to poll."""
+        writer, journal, loop = self._writer, self.journal, self._append_loop
+        if timeout >= 0 or loop is None or writer is None or journal is None or self._refusing:
+            return timeout
+        if not loop.may_run(journal, writer, self._feeder):
+            return timeout
+        try:
+            rest = loop.run(journal, writer, self._feeder)
+        except Exception as error:
+            # It waits for an answer: `_fail` gives it one.
+            self._replies.append((writer, Error("StorageFailure", str(error))))
+            raise
+        self._loop.flush(writer)
+        self._loop.received(writer, rest)
+        return 0.0
+
     def _closed(self, connection: Connection) -> None:
+        if connection is self._writer:
+            self._writer = None
         self._feeder.remove(self.journal, connection)
 
     # -- messages -------------------------------------------------------------------------------------------
@@ -221,9 +244,14 @@ class SegmentActor:
                 self._subscriptions.append((*step.subscribe, journal.core.history))
             if step.wants_gossip:
                 self._context.on_gossip(self.volume)
-            if self._refusing and isinstance(message, Append) and message.data:
-                log.info("volume %s: appends are taken again", self.volume)
-                self._refusing = ""
+            if isinstance(message, Append):
+                self._appended(connection, message)
+
+    def _appended(self, connection: Connection, message: Append) -> None:
+        self._writer = connection
+        if self._refusing and message.data:
+            log.info("volume %s: appends are taken again", self.volume)
+            self._refusing = ""
 
     def apply(self, step: Step[Connection] | Step[None]) -> None:
         """Journals a step and tells the subscribers. For the segment's thread. Raises StorageError."""
@@ -315,27 +343,14 @@ class SegmentActor:
         self._offload(connection, located.read, finish)
 
     def _blob(self, connection: Connection, message: BlobPut | BlobGet | BlobDelete) -> None:
-        def work() -> Message:
-            match message:
-                case BlobPut():
-                    return self._blobs.put(message)
-                case BlobGet():
-                    return self._blobs.get(message)
-                case _:
-                    return self._blobs.delete(message)
-
         def finish(future: Future[Message]) -> None:
-            try:
-                reply = future.result()
-            except StorageError as error:
-                reply = Error(error.code, error.message)
             self._measured_at = 0.0
             connection.paused = False
-            self._replies.append((connection, reply))
+            self._replies.append((connection, future.result()))
             self._loop.process(connection)
 
         connection.paused = True
-        self._offload(connection, work, finish)
+        self._offload(connection, lambda: self._blobs.answer(message), finish)
 
     # -- commit ---------------------------------------------------------------------------------------------
 
@@ -385,7 +400,8 @@ class SegmentActor:
     def _pump(self) -> bool:
         if self.journal is None:
             return False
-        more = bool(self._replies or self._results or self.journal.files.unsynced)
+        waiting = self._replies or self._results or self._subscriptions or self._vdl_changed
+        more = bool(waiting or self.journal.files.unsynced)
         if self._feeder.connections:
             more |= self._feeder.pump(self.journal)
             self._flush_fed()

@@ -17,8 +17,8 @@ import re
 import threading
 from pathlib import Path
 
-from borealis.log.wire import BlobData, BlobDelete, BlobGet, BlobInfo, BlobOk, BlobPut
-from borealis.storage.errors import BlobError, disk_error
+from borealis.log.wire import BlobData, BlobDelete, BlobGet, BlobInfo, BlobOk, BlobPut, Error
+from borealis.storage.errors import BlobError, StorageError, disk_error
 from borealis.storage.prepare import sync_directory, write_all
 
 PIECE_BYTES_MAX = 4 * 1024 * 1024
@@ -41,6 +41,19 @@ class BlobStore:
             self._directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise disk_error(error, f"creating {self._directory}") from error
+
+    def answer(self, request: BlobPut | BlobGet | BlobDelete) -> BlobOk | BlobData | Error:
+        """Does what is asked. Raises nothing: a failure is an answer, too."""
+        try:
+            match request:
+                case BlobPut():
+                    return self.put(request)
+                case BlobGet():
+                    return self.get(request)
+                case BlobDelete():
+                    return self.delete(request)
+        except StorageError as error:
+            return Error(error.code, error.message)
 
     def infos(self) -> tuple[BlobInfo, ...]:
         """All whole blobs, by name."""

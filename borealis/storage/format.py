@@ -91,20 +91,21 @@ class HeaderCodec:
     def __init__(self, file_seq: int, seed: int) -> None:
         self.file_seq = file_seq
         self.pattern = MAGIC + file_seq.to_bytes(4, "big")
-        self._seed = zlib.crc32(self.pattern, seed)
+        self.seed = zlib.crc32(self.pattern, seed)
+        """What the checksum of each header begins with."""
 
     def pack(
         self, kind: Kind, *, meta_no: int, batch: int, length: int, dcrc: int, term: int, lsn: int
     ) -> bytes:
         rest = _REST.pack(kind, 0, 0, meta_no, batch, length, dcrc, term, lsn)
-        return b"".join((self.pattern, _CRC_BYTES.pack(zlib.crc32(rest, self._seed)), rest))
+        return b"".join((self.pattern, _CRC_BYTES.pack(zlib.crc32(rest, self.seed)), rest))
 
     def unpack(self, buffer: Buffer, at: int) -> Header | None:
         """The header at `at`, or None when there is no whole one."""
         if at + HEADER_BYTES > len(buffer) or buffer[at : at + 8] != self.pattern:
             return None
         (hcrc,) = _CRC_BYTES.unpack_from(buffer, at + 8)
-        if zlib.crc32(buffer[at + 12 : at + HEADER_BYTES], self._seed) != hcrc:
+        if zlib.crc32(buffer[at + 12 : at + HEADER_BYTES], self.seed) != hcrc:
             return None
         kind, _, _, meta_no, batch, length, dcrc, term, lsn = _REST.unpack_from(buffer, at + 12)
         if length > RECORD_BYTES_MAX:

@@ -27,6 +27,7 @@ from borealis.log.records import (
     decode_record,
 )
 from borealis.log.segment import SegmentCore, Step
+from borealis.log.types import CommitPoint
 from borealis.log.wire import Append, Create, Error, Message, NewTerm, Trim, Vote
 from borealis.logs import get_logger
 from borealis.storage.errors import SegmentDamaged, StorageError
@@ -99,6 +100,13 @@ class SegmentJournal:
                 self.files.sync()
                 self.files.retire()
         return data
+
+    def took(self, end: int, vdl: CommitPoint, runs: list[tuple[int, int, int, int]], offset: int) -> None:
+        """The native loop has stored what it took: see `LogFiles.took` and `SegmentCore.appended`."""
+        self.core.appended(end, vdl)
+        if runs:
+            self.files.took(runs, offset)
+            self.tail.clear()
 
     def sync(self) -> None:
         """Makes all that was added durable. Raises StorageError: the journal is then used up."""

@@ -143,9 +143,8 @@ class LogFiles:
 
     def append(self, term: int, lsn: int, data: bytes | memoryview, crc: int) -> None:
         """Adds log bytes whose crc32 is `crc` at the end. Raises StorageFull, StorageBroken."""
-        capacity = min(self._size, self._next_size()) - self.config.reserve_bytes - HEADER_BYTES
-        if len(data) > capacity // 2:
-            self._append_in_pieces(term, lsn, memoryview(data), capacity // 2)
+        if len(data) > self.piece_bytes:
+            self._append_in_pieces(term, lsn, memoryview(data), self.piece_bytes)
         else:
             self._append_record(term, lsn, data, crc)
 
@@ -215,7 +214,7 @@ class LogFiles:
             for first in range(0, len(pending), IOV_MAX):
                 self._write_vector(pending[first : first + IOV_MAX])
         except OSError as error:
-            raise disk_error(error, f"writing {log_path(self.directory, self.file_seq)}") from error
+            raise self.failure(error) from error
 
     def _write_vector(self, buffers: list[bytes | memoryview]) -> None:
         total = sum(map(len, buffers))
@@ -236,9 +235,56 @@ class LogFiles:
         try:
             os.fdatasync(self._fd)
         except OSError as error:
-            path = log_path(self.directory, self.file_seq)
-            raise StorageBroken(f"syncing {path}: {error.strerror}: the disk may be failing") from error
+            raise self.failure(error, syncing=True) from error
         self._batch = self._offset
+
+    def failure(self, error: OSError, *, syncing: bool = False) -> StorageError:
+        """What to raise when writing or syncing the newest file has failed."""
+        path = log_path(self.directory, self.file_seq)
+        if syncing:
+            return StorageBroken(f"syncing {path}: {error.strerror}: the disk may be failing")
+        return disk_error(error, f"writing {path}")
+
+    # -- what the native loop needs -------------------------------------------------------------------------
+
+    @property
+    def fd(self) -> int:
+        """The newest file."""
+        return self._fd
+
+    @property
+    def next_offset(self) -> int:
+        """Where the next record goes in the newest file."""
+        return self._offset
+
+    @property
+    def data_limit(self) -> int:
+        """No DATA record ends above this offset of the newest file."""
+        return self._size - self.config.reserve_bytes
+
+    @property
+    def piece_bytes(self) -> int:
+        """Log bytes are added in records of at most this length."""
+        capacity = min(self._size, self._next_size()) - self.config.reserve_bytes - HEADER_BYTES
+        return capacity // 2
+
+    @property
+    def summary_at(self) -> int:
+        """The offset from which on a summary is wanted."""
+        return self._summarised + self.config.summary_bytes
+
+    @property
+    def header_seed(self) -> int:
+        """What the checksums of this file's headers begin with."""
+        return self._codec.seed
+
+    def took(self, runs: list[tuple[int, int, int, int]], offset: int) -> None:
+        """DATA records were written and synced up to `offset`, without being added here. Each run is (lsn,
+        length, offset, span) of consecutive ones. Nothing may be added but not synced."""
+        assert self._offset == self._written == self._batch
+        for lsn, length, at, span in runs:
+            self.index.append(lsn, length, self.file_seq, at, span)
+        self._offset = self._written = self._batch = offset
 
     def _switch(self) -> None:
         """Ends this file and begins the next one. Raises StorageFull, StorageBroken."""
@@ -293,7 +339,7 @@ class LogFiles:
     @property
     def wants_summary(self) -> bool:
         """Enough was written and synced since the last summary."""
-        return self._batch - self._summarised >= self.config.summary_bytes
+        return self._batch >= self.summary_at
 
     def save_summary(self) -> None:
         """Saves a summary in the background. Nothing may be added but not synced."""

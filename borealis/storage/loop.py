@@ -45,6 +45,11 @@ class SocketLoop:
         self._epoll = select.epoll()
         self._epoll.register(self._wake_fd, select.EPOLLIN)
 
+    @property
+    def epoll_fd(self) -> int:
+        """Where one may wait for whatever `turn` would wait for."""
+        return self._epoll.fileno()
+
     def post(self, action: Callable[[], None]) -> bool:
         """Has `action` run in the loop's thread; False when that has ended. For any thread."""
         with self._lock:
@@ -97,8 +102,14 @@ class SocketLoop:
         if count == 0:
             self.close(connection)
             return
+        self.received(connection, self._buffer[:count])
+
+    def received(self, connection: Connection, data: bytes | memoryview) -> None:
+        """Handles what a client has sent."""
+        if not self.holds(connection):
+            return
         try:
-            for kind, payload in connection.reader.feed(self._buffer[:count]):
+            for kind, payload in connection.reader.feed(data):
                 connection.inbox.append(decode(kind, payload))
         except WireError as error:
             log.warning("%s: a client was cut off: %s", self._name, error)

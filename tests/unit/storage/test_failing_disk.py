@@ -19,7 +19,9 @@ from tests.unit.storage.support import SEED, VOLUME, Writer, until
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[StorageNode]:
+async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StorageNode]:
+    # What these tests replace is Python's; see test_append_loop for the native loop's calls.
+    monkeypatch.setenv("BOREALIS_NATIVE_LOOPS", "0")
     config = LogConfig(1 << 20, 1 << 20)
     node = StorageNode(
         NodeSettings("n1", "a", tmp_path / "n1", str(tmp_path / "s"), tmp_path / "peers.json", config)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from borealis.log.types import TermEntry
 from borealis.log.wire import Ack, Refused, Trim
 from tests.unit.storage.support import SEED, VOLUME, NodeProcess, Writer, log_bytes, running_nodes, until
 
 MIB = 1 << 20
+
+pytestmark = pytest.mark.usefixtures("loops")
 
 
 async def _has(node: NodeProcess, end: int) -> bool:

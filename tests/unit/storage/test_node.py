@@ -49,6 +49,8 @@ from tests.unit.storage.support import SEED, VOLUME, NodeProcess, Writer, log_by
 
 MIB = 1 << 20
 
+pytestmark = pytest.mark.usefixtures("loops")
+
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
