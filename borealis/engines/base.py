@@ -247,12 +247,12 @@ class LogScanner(Protocol):
         """The log is settled up to here, and may be given away; bytes below are not needed again. The place
         where the scan began, or a record end or boundary since."""
 
-    def scan(self, data: bytes | memoryview, start: Lsn, limit: Lsn) -> ScanResult:
+    def scan(self, data: bytes | bytearray | memoryview, start: Lsn, limit: Lsn, /) -> tuple[Lsn, Lsn]:
         """Go on through `data`, the log from `start` (at or below `position`).
 
         `limit`: the end of the last page known to be written when `data` was read; nothing at or above it is
-        looked at. The last page below it may still change, except for whole records. Nothing new: the last
-        result again. Raises EngineError when `data` does not hold `position`.
+        looked at. The last page below it may still change, except for whole records. A `ScanResult`; nothing
+        new: the last result again. Raises EngineError when `data` does not hold `position`.
         """
 
 

@@ -100,7 +100,7 @@ class WalScanner:
     def position(self) -> int:
         return self._settled.position
 
-    def scan(self, data: bytes | memoryview, start: int, limit: int) -> ScanResult:
+    def scan(self, data: bytes | bytearray | memoryview, start: int, limit: int) -> ScanResult:
         """See `LogScanner.scan`."""
         if not start <= self.position <= start + len(data):
             raise EngineError(

@@ -15,11 +15,11 @@ from borealis.engines.registry import installed_versions
 from .real import DATABASE, MASTER, PASSWORD, Workshop, engine_user, short_directory
 
 
-def _versions() -> list[EngineVersion]:
-    return [version for version in installed_versions() if version.engine == PostgresEngine.name]
+def _versions() -> list[EngineVersion | None]:
+    return [version for version in installed_versions() if version.engine == PostgresEngine.name] or [None]
 
 
-@pytest.fixture(scope="session", params=_versions() or [None], ids=lambda v: f"pg{v.major}" if v else "none")
+@pytest.fixture(scope="session", params=_versions(), ids=lambda v: f"pg{v.major}" if v else "none")
 def version(request: pytest.FixtureRequest) -> EngineVersion:
     """Each PostgreSQL on this machine."""
     if request.param is None:

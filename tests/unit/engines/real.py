@@ -121,7 +121,7 @@ class Workshop:
         subprocess.run(["cp", "-a", str(image or self.image), str(data_dir)], check=True)
         self.engine.prepare(self.version, data_dir, settings)
         command = self.engine.start_command(self.version, data_dir, settings)
-        user = engine_user()
+        user = engine_user() if os.getuid() == 0 else None
         with open(settings.socket_dir / "engine.log", "ab") as log:
             process = subprocess.Popen(
                 command.argv,
@@ -131,7 +131,9 @@ class Workshop:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                **({"user": user.uid, "group": user.gid, "extra_groups": []} if os.getuid() == 0 else {}),
+                user=user.uid if user else None,
+                group=user.gid if user else None,
+                extra_groups=[] if user else None,
             )
         instance = Instance(self.engine, self.version, data_dir, settings, process)
         self.instances.append(instance)

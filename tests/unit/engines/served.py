@@ -85,7 +85,7 @@ async def visible(reader: Served, sql: str, expected: object) -> None:
         while True:
             try:
                 with reader.instance.connect() as connection:
-                    if connection.execute(sql).fetchone() == (expected,):  # type: ignore[arg-type]
+                    if connection.execute(sql).fetchone() == (expected,):
                         return
             except psycopg.errors.UndefinedTable:
                 pass

@@ -47,7 +47,7 @@ async def test_the_master_user_rules_its_own_house(writer: Served) -> None:
             "CREATE TABLE public.t AS SELECT 1 AS n",
             "CREATE PUBLICATION p FOR TABLE public.t",
         ):
-            connection.execute(sql)  # type: ignore[call-overload]
+            connection.execute(sql)
     with writer.instance.connect("app_user", "another secret", "other") as connection:
         assert connection.execute("SELECT aurora_db_instance_identifier()").fetchone() == ("one",)
     with writer.instance.connect(dbname="postgres") as connection:
@@ -94,7 +94,7 @@ REFUSALS = (InsufficientPrivilege, psycopg.errors.ReservedName, psycopg.errors.F
 def test_what_the_master_user_cannot_do(sql: str, shared_writer: Served) -> None:
     with shared_writer.instance.connect() as connection:
         with pytest.raises(psycopg.Error) as raised:
-            connection.execute(sql)  # type: ignore[call-overload]
+            connection.execute(sql)
         assert isinstance(raised.value, REFUSALS), raised.value
 
 

@@ -6,11 +6,12 @@ import asyncio
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from borealis.engines.base import EngineTimeout, EngineUnavailable, Feedback, UnsafeSettings
+from borealis.engines.base import Command, EngineTimeout, EngineUnavailable, Feedback, UnsafeSettings
 
 from .memory_feed import MemoryFeed
 from .real import Workshop
@@ -113,7 +114,7 @@ def _remaining(connection: psycopg.Connection, table: str) -> int:
     """Dead row versions that VACUUM may not remove."""
     notices: list[str] = []
     connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
-    connection.execute(f"VACUUM VERBOSE {table}")  # type: ignore[arg-type]
+    connection.execute(f"VACUUM VERBOSE {table}")
     text = " ".join(notices)
     found = [
         int(word)
@@ -135,11 +136,11 @@ async def test_settings_that_durability_hangs_on_are_locked_and_checked(workshop
     settings = workshop.settings("loose")
     original = workshop.engine.start_command
 
-    def loose(*args: object) -> object:
-        command = original(*args)  # type: ignore[arg-type]
+    def loose(*args: Any) -> Command:
+        command = original(*args)
         return replace(command, argv=(*command.argv, "-c", "fsync=off"))
 
-    workshop.engine.start_command = loose  # type: ignore[method-assign, assignment]
+    workshop.engine.start_command = loose  # type: ignore[method-assign]
     try:
         async with Served(workshop, "loose", seeded_feed(workshop), settings) as reader:
             with pytest.raises(UnsafeSettings, match="fsync"):
