@@ -140,7 +140,7 @@ async def test_settings_that_durability_hangs_on_are_locked_and_checked(workshop
         command = original(*args)
         return replace(command, argv=(*command.argv, "-c", "fsync=off"))
 
-    workshop.engine.start_command = loose  # type: ignore[method-assign]
+    workshop.engine.start_command = loose  # type: ignore[method-assign, assignment]
     try:
         async with Served(workshop, "loose", seeded_feed(workshop), settings) as reader:
             with pytest.raises(UnsafeSettings, match="fsync"):
