@@ -267,6 +267,11 @@ class LogDevice:
         return self._view
 
     @property
+    def address(self) -> int:
+        """Where the page lies, for native code; valid until `close`."""
+        return ctypes.addressof(self._page)
+
+    @property
     def write_seq(self) -> int:
         return int(self._page.write_seq)
 

@@ -6,6 +6,7 @@ of scanner follows the log's kind (`Engine.log_device_kind`), the same word that
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -50,6 +51,14 @@ class LogKind(NamedTuple):
     """At any place where the log was cut once: (position, timeline, a way to read what lies before)."""
 
 
+class LogFile(NamedTuple):
+    """An open file of the log, for native code; it stays open until the next `take` or `close`."""
+
+    descriptor: int
+    start: int
+    end: int
+
+
 KINDS: Mapping[str, LogKind] = {"pgwal": LogKind(WalScanner, WalScanner.resume)}
 
 
@@ -85,6 +94,19 @@ class EngineLog:
         """All before it was taken."""
         return self._scanner.position
 
+    @property
+    def scanner_address(self) -> int:
+        """Where the scanner's state lies, for native code that goes on with it; 0: it has none."""
+        state = getattr(self._scanner, "_state", None)
+        return ctypes.addressof(state) if isinstance(state, ctypes.Structure) else 0
+
+    def file(self) -> LogFile | None:
+        """The file that holds `position`; None: it is not there yet."""
+        number = self.position // self._file_bytes
+        if not self._open(number):
+            return None
+        return LogFile(self._file, number * self._file_bytes, (number + 1) * self._file_bytes)
+
     def missed(self, written: int) -> bool:
         """The files do not hold what the engine has written below `written`, or it cannot be understood: then
         nothing may be called durable. To be asked when `take` has nothing more."""
@@ -117,15 +139,21 @@ class EngineLog:
 
     def _read_file(self, start: int, end: int) -> bytes:
         number, offset = divmod(start, self._file_bytes)
+        if not self._open(number):
+            return b""
+        return os.pread(self._file, min(end - start, self._file_bytes - offset), offset)
+
+    def _open(self, number: int) -> bool:
+        """Makes the file of this number the open one; False: it is not there."""
         if number != self._file_number:
             self.close()
             try:
-                path = self._engine.log_path(self._data_dir, self.timeline, start)
+                path = self._engine.log_path(self._data_dir, self.timeline, number * self._file_bytes)
                 self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
-                return b""
+                return False
             self._file_number = number
-        return os.pread(self._file, min(end - start, self._file_bytes - offset), offset)
+        return True
 
     def close(self) -> None:
         """Close the file; the next `take` opens it again."""

@@ -53,6 +53,9 @@ class LinkUser(Protocol):
     def link_acknowledged(self, node: str, ack: Ack) -> None:
         """The newest of the acknowledgements that have come together."""
 
+    def links_closing(self) -> None:
+        """All connections are about to be closed for good: lent sockets must be given back now."""
+
 
 class _Socket:
     """One connected socket: frames out, messages in."""
@@ -65,6 +68,7 @@ class _Socket:
         self._loop = asyncio.get_running_loop()
         self._unsent: deque[memoryview] = deque()
         self._reader = FrameReader()
+        self._lent = False
         self._unfinished = 0
         """Bytes received of a frame that is not complete yet."""
         self._loop.add_reader(connected, self._on_readable)
@@ -123,10 +127,38 @@ class _Socket:
             _, _, term, end, sent_ns, flags = _ACK_FRAME.unpack(data)
             self._links.user.link_acknowledged(self._node, Ack(term, end, sent_ns, bool(flags & 1)))
             return
+        self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         try:
             self._take(data)
         except WireError as error:
             self.close(f"it sent what is not the protocol: {error}")
+
+    # ------------------------------------------------------------------ lending
+    @property
+    def quiet(self) -> bool:
+        """No frame is half sent or half received."""
+        return not self._unsent and not self._unfinished
+
+    def lend(self) -> int:
+        """The socket's descriptor, for somebody else to use until `take_back`."""
+        self._loop.remove_reader(self._socket)
+        self._lent = True
+        return self._socket.fileno()
+
+    def take_back(self, unsent: bytes, received: bytes, broken: bool) -> None:
+        """Go on where the borrower left: what it could not send, and what came that was not for it."""
+        self._lent = False
+        if broken:
+            self.close("the connection broke")
+            return
+        self._loop.add_reader(self._socket, self._on_readable)
+        if unsent:
+            self._unsent.append(memoryview(unsent))
+            self._loop.add_writer(self._socket, self._on_writable)
+        if received:
+            self._receive(received)
 
     def _take(self, data: bytes) -> None:
         newest: Ack | None = None
@@ -150,6 +182,8 @@ class _Socket:
     def close(self, reason: str) -> None:
         if self.closed.is_set():
             return
+        # Its number could be given to another file while the borrower still writes to it.
+        assert not self._lent, "the socket is lent"
         self.closed.set()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
@@ -182,6 +216,19 @@ class Links:
         if link is not None:
             link.send(parts)
 
+    def quiet(self, node: str) -> bool:
+        """The node is connected, and no frame is half sent or half received."""
+        link = self._sockets.get(node)
+        return link is not None and link.quiet
+
+    def lend(self, node: str) -> int:
+        """The descriptor of a quiet node's socket, which the links do not touch until `take_back`."""
+        return self._sockets[node].lend()
+
+    def take_back(self, node: str, unsent: bytes, received: bytes, broken: bool) -> None:
+        """Go on with a socket that was lent: with what could not be sent, and what came meanwhile."""
+        self._sockets[node].take_back(unsent, received, broken)
+
     def drop(self, node: str, reason: str) -> None:
         """Ends the connection to a node; it is made again soon."""
         link = self._sockets.get(node)
@@ -195,6 +242,7 @@ class Links:
                 for node in self._nodes:
                     group.create_task(self._keep(node), name=f"link-{node.id}")
         finally:
+            self.user.links_closing()
             for link in list(self._sockets.values()):
                 link.close("the driver is closing")
 

@@ -86,3 +86,6 @@ class Opening:
 
     def link_acknowledged(self, node: str, ack: Ack) -> None:
         self.link_received(node, ack)
+
+    def links_closing(self) -> None:
+        """Nothing is lent."""

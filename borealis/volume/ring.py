@@ -6,6 +6,7 @@ terms, durability or nodes. The memory is taken from the system page by page as 
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 
 
@@ -20,11 +21,19 @@ class LogRing:
         self.start = position
         self.end = position
         # Not a bytearray: that would touch all of it at once.
-        self._buffer = memoryview(mmap.mmap(-1, capacity))
+        memory = mmap.mmap(-1, capacity)
+        self._buffer = memoryview(memory)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        """Where the memory lies, for native code; it stays there as long as this object."""
 
     def reset(self, position: int) -> None:
         """Forget everything and go on at `position`."""
         self.start = self.end = position
+
+    def adopt(self, start: int, end: int) -> None:
+        """Native code has put log into the memory: bytes [start, end) are there now."""
+        assert 0 <= end - start <= self.capacity
+        self.start, self.end = start, end
 
     def truncate(self, end: int) -> None:
         """Forget everything at and above `end`."""

@@ -86,8 +86,8 @@ class DriverService:
         return {
             node: {
                 "connected": progress.connected,
-                "acked": progress.acked,
-                "behind_bytes": max(0, writer.shipped - progress.acked),
+                "acked": (acked := writer.acked(node)),
+                "behind_bytes": max(0, writer.shipped - acked),
             }
             for node, progress in writer.nodes.items()
         }

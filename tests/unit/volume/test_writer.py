@@ -93,6 +93,8 @@ class FakeEngine:
 
     def close(self) -> None: ...
 
+    scanner_address = 0
+
 
 class FakeLinks:
     """Remembers what was sent to whom."""
