@@ -7,7 +7,8 @@ availability, never data. The rules:
    could be opened either, and its sessions only wait;
  - the reader with the best promotion tier, then with the most log; after five failed tries tiers do not
    count;
- - a writer that a user reboots stays the writer, unless it does not come back.
+ - a writer that a user reboots stays the writer, unless it does not come back;
+ - the first writer is the instance that was created first, unless it cannot be started.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Collection
 
 from borealis.control.records import Instance
 from borealis.control.settings import PROMOTION_TRIES_BY_TIER
-from borealis.control.states import Want
+from borealis.control.states import ClusterStatus, Want
 from borealis.control.view import View
 
 REBOOT_TRIES = 2
@@ -58,11 +59,26 @@ def candidates(view: View) -> list[Instance]:
 
 def choose_writer(view: View) -> Instance | None:
     """The instance to open now in place of a lost writer; None: nobody, or the writer is on its way back."""
-    rebooting = writer_rebooting(view)
+    expected = writer_rebooting(view) or _writer_to_come(view)
     able = candidates(view)
-    if rebooting is not None:
-        able = [instance for instance in able if instance.key == rebooting.key]
+    if expected is not None:
+        able = [instance for instance in able if instance.key == expected.key]
     return able[0] if able else None
+
+
+def _writer_to_come(view: View) -> Instance | None:
+    """Who begins as writer, whoever is ready first: the instance that was created first, or, in a cluster
+    that is started again, the writer of before. None once it has failed to start."""
+    if view.cluster.writer is None:
+        running = [instance for instance in view.instances if instance.want is Want.RUNNING]
+        first = min(running, key=lambda instance: (instance.created_at, instance.identifier), default=None)
+    elif view.cluster.status is ClusterStatus.STARTING:
+        first = view.writer
+    else:
+        return None
+    if first is None or first.want is not Want.RUNNING or view.of(first).lost:
+        return None
+    return first if not view.failures.get(f"instance {first.key}", 0) else None
 
 
 def writer_rebooting(view: View) -> Instance | None:

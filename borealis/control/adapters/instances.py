@@ -19,7 +19,7 @@ from borealis.control.ports import InstancePlan
 from borealis.control.settings import ControlSettings
 from borealis.engines.base import Engine, EngineVersion, InstanceSettings
 from borealis.engines.classes import instance_class
-from borealis.engines.registry import find_version, get_engine
+from borealis.engines.registry import engines, find_version, get_engine
 from borealis.host.records import ProcessSpec
 from borealis.paths import RegionPaths
 from borealis.region import RegionConfig, write_file
@@ -94,10 +94,16 @@ class LocalInstances:
             await self._host.call(lambda c, name=name: c.forget(name))  # type: ignore[misc]
 
     async def _remove(self, incarnation: str) -> None:
+        await asyncio.to_thread(self._release, incarnation)
         for folder in (self._paths.instance_run(incarnation), self._paths.instance_dir(incarnation)):
             await self._host.call(lambda c, folder=folder: c.remove_tree(str(folder)))  # type: ignore[misc]
 
     # in a thread
+
+    def _release(self, incarnation: str) -> None:
+        # The life's record may be gone already: whose engine it was is not asked.
+        for engine in engines().values():
+            engine.release(self._paths.pgdata(incarnation))
 
     def _configure(self, plan: InstancePlan) -> None:
         engine, version = get_engine(plan.engine), find_version(plan.engine, plan.engine_version)

@@ -111,7 +111,10 @@ async def test_a_reused_pid_is_never_touched(agent: AgentUnderTest) -> None:
     try:
         path = agent.paths.process_dir / "old.json"
         record = msgspec.json.decode(path.read_bytes(), type=ProcessRecord)
-        record.pid = stranger.pid  # The same pid, but another start time.
+        record.pid = (
+            stranger.pid
+        )  # The same pid, but another start time (which counts in hundredths of a second).
+        record.start_time = (record.start_time or 0) - 1
         path.write_bytes(msgspec.json.encode(record))
         await agent.start()
         assert not (await info(agent, "old")).alive
