@@ -1,30 +1,26 @@
-"""The state of one segment, one of the six copies of a volume's log: what it promised, which log it has, how
-far.
+"""The state of one segment, one of the six copies of a volume's log: its promises, its log, how far it is.
 
 Owns the rules by which a segment answers; it holds no log bytes, no file, no socket and no clock. The storage
 node drives it: `handle` each message, write the step's records to the journal in their order, sync, then send
 the replies.
 
-The driver's contract:
+The node's contract:
 1. Records are journaled in the order in which the steps returned them. A reply leaves only when its step's
-records
-   *and all records before them* are on disk: replies speak of the end of the whole log.
+   records *and all records before them* are on disk: replies speak of the end of the whole log.
 2. After a start, `replay` gets every whole record of the journal in order; nothing else rebuilds the state.
-What was
-   handed out and not synced may be lost: nobody was told of it.
+   What was handed out and not synced may be lost: nobody was told of it.
 3. Bytes are found by position: a DataRecord puts bytes at [start, end); a HistoryRecord makes everything from
-`cut` on
-   void; a TrimRecord everything below.
+   `cut` on void; a TrimRecord everything below.
 4. Subscribers may be fed before the sync (they wait for COMMIT), in the order of the records.
 
 What a segment promises to others, once its reply has left:
 - It never again takes anything from a leader of a term below the promised one, or of the same term and
-another name.
+  another name.
 - [base, end) is on its disk, in the log that `history` names; bytes are only ever taken away by a NEW_TERM
-whose
-  history parts from the own one, by gossip's adoption of a durable history (`gossip`, rule 2), or by TRIM.
+  whose history parts from the own one, by gossip's adoption of a durable history (`gossip`, rule 2), or by
+  TRIM.
 - It never writes other bytes at a position under the same history: a repeated APPEND adds only what lies
-above `end`.
+  above `end`.
 
 Gossip: which bytes, histories and commit points a segment may take from a peer is defined in `gossip`.
 """
