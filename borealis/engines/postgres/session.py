@@ -337,7 +337,11 @@ class _ReplayWatch:
 
 
 async def _positions(connection: Connection) -> EngineState:
-    ((in_recovery, receive, replay, paused),) = await _rows(connection, _POSITIONS)
+    try:
+        ((in_recovery, receive, replay, paused),) = await _rows(connection, _POSITIONS)
+    except psycopg.errors.ObjectNotInPrerequisiteState:
+        # The recovery has ended between two of the functions, so it will not do so again.
+        ((in_recovery, receive, replay, paused),) = await _rows(connection, _POSITIONS)
     return EngineState(
         up=True,
         in_recovery=in_recovery,
