@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -29,6 +30,7 @@ from borealis.control.states import (
     ClusterStatus,
     IllegalMove,
     InstanceStatus,
+    Want,
     check_cluster_move,
 )
 from borealis.control.topology import Target, custom_members, reader_targets
@@ -117,12 +119,7 @@ def test_after_five_failures_tiers_do_not_count() -> None:
     members = [instance("w"), instance("aa", tier=15), instance("bbb", tier=0)]
     seen = {"i-w": Seen(engine=EngineLife.GONE), "i-aa": well(900), "i-bbb": well(100)}
     shown = view(members, seen)
-    tired = View(
-        **{
-            **{f: getattr(shown, f) for f in View.__slots__},
-            "cluster": shown.cluster.but(failed_attempts=5),
-        }
-    )
+    tired = replace(shown, cluster=shown.cluster.but(failed_attempts=5))
     assert names(candidates(shown)) == ["bbb", "aa"]
     assert names(candidates(tired)) == ["aa", "bbb"]
 
@@ -149,6 +146,51 @@ def test_rebooting_writer_is_waited_for() -> None:
     request = RebootRequest(requested_at=now_utc())
     shown = view([instance("w", incarnation=None, reboot=request), instance("rr")], {"i-rr": well()})
     assert choose_writer(shown) is None
+
+
+@pytest.mark.parametrize("first_is_ready", [True, False])
+def test_first_instance_created_is_the_first_writer(first_is_ready: bool) -> None:
+    """Although another one is ready sooner, and would be the better choice in a failover."""
+    older, newer = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    first = instance("zz", tier=15, created_at=older)
+    if not first_is_ready:
+        first = first.but(incarnation=None)
+    seen = {"i-zz": well(100), "i-aa": well(900)}
+    shown = view([instance("aa", tier=0, created_at=newer), first], seen, writer=None)
+    assert opens(shown) == (["db-zz"] if first_is_ready else [])
+
+
+def test_first_writer_that_cannot_be_started_is_not_waited_for() -> None:
+    older, newer = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    members = [instance("aa", created_at=newer), instance("zz", created_at=older, incarnation=None)]
+    shown = view(members, {"i-aa": well()}, writer=None)
+    assert opens(shown) == []
+    assert opens(replace(shown, failures={"instance db-zz": 1})) == ["db-aa"]
+    ended = [members[0], instance("zz", created_at=older)]
+    gone = {"i-aa": well(), "i-zz": Seen(engine=EngineLife.GONE)}
+    assert opens(replace(shown, instances=tuple(ended), seen=gone)) == ["db-aa"]
+
+
+def test_deleted_instance_is_no_first_writer() -> None:
+    older, newer = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    leaving = instance("zz", created_at=older, want=Want.DELETED)
+    shown = view([instance("aa", created_at=newer), leaving], {"i-aa": well(), "i-zz": well()}, writer=None)
+    assert opens(shown) == ["db-aa"]
+
+
+def test_started_cluster_waits_for_the_writer_of_before() -> None:
+    """Only while it starts: once it runs, a lost writer is replaced by whoever is best."""
+    members = [instance("w", tier=15, incarnation=None), instance("aa", tier=0)]
+    shown = view(members, {"i-aa": well()})
+    starting = replace(shown, cluster=shown.cluster.but(status=ClusterStatus.STARTING))
+    assert opens(starting) == []
+    assert opens(replace(starting, failures={"instance db-w": 1})) == ["db-aa"]
+    back = replace(
+        starting, instances=(instance("w", tier=15), members[1]), seen={"i-w": well(), "i-aa": well()}
+    )
+    stopped = back.cluster.volume.but(writer_incarnation="i-of-before")
+    assert opens(replace(back, cluster=back.cluster.but(volume=stopped))) == ["db-w"]
+    assert opens(shown) == ["db-aa"]
 
 
 def test_lease_is_vouched_for_only_while_the_writer_is_heard() -> None:
