@@ -40,6 +40,8 @@ CONTROL = "control"
 """The name of the control plane's process."""
 
 ANSWER_SECONDS = 60.0
+SERVE_SECONDS = 30.0
+"""Clusters that do not serve again after so long are left to the control plane, which goes on trying."""
 STARTS_MAX = 4
 """A control plane that was started this often and does not answer has failed."""
 
@@ -73,11 +75,15 @@ def up(paths: RegionPaths, wishes: Wishes, detach: bool) -> None:
     try:
         with out.status("starting the host agent, the storage nodes and the control plane …"):
             asyncio.run(_start(paths, config))
+        with out.status("starting the clusters …"):
+            waiting = asyncio.run(_clusters_serve(paths))
     except BaseException:
         # A start that failed or was broken off leaves nothing behind that it started.
         if fresh:
             stop_region(paths, quietly=True)
         raise
+    for name in waiting:
+        err.print(f"cluster {name} does not serve yet: see `{command_line(paths, 'status')}`")
     if detach:
         _say_ready(paths, config, detach)
     else:
@@ -207,6 +213,37 @@ async def _wait_ready(paths: RegionPaths, config: RegionConfig) -> None:
                 + "\n  ".join(tail(paths.log_file(CONTROL), 15))
             )
         await asyncio.sleep(0.05)
+
+
+async def _clusters_serve(paths: RegionPaths) -> list[str]:
+    """Waits until every cluster that should run serves at its endpoints; gives those that do not in time."""
+    deadline = asyncio.get_running_loop().time() + SERVE_SECONDS
+    while True:
+        waiting = [name for name, serves in await _clusters(paths) if not serves]
+        if not waiting or asyncio.get_running_loop().time() > deadline:
+            return waiting
+        await asyncio.sleep(0.05)
+
+
+async def _clusters(paths: RegionPaths) -> list[tuple[str, bool]]:
+    """Every cluster that has instances and is not stopped, and whether it serves. Raises CliError."""
+    try:
+        client = await RpcClient.connect(paths.control_socket, timeout=5)
+        try:
+            clusters = (await client.call("status", timeout=10))["clusters"]
+        finally:
+            await client.close()
+    except RpcError as error:
+        raise CliError(f"the control plane does not answer: {error.message}") from error
+    return [
+        (
+            cluster["identifier"],
+            cluster["endpoints_current"]
+            and all(i["serving"] or i["status"] in ("creating", "failed") for i in instances),
+        )
+        for cluster in clusters
+        if (instances := cluster["instances"]) and cluster["status"] not in ("stopped", "deleting", "failed")
+    ]
 
 
 async def _control_answers(paths: RegionPaths) -> bool:

@@ -2,11 +2,14 @@
 
 FORMAT (answer of the control socket's `status`; sizes in bytes, positions are
 LSNs) {region, clusters: [{identifier, status, engine, version, engine_version,
-endpoint, reader_endpoint, port, endpoints: [{type, name, address}], volume: {id,
-term, timeline, vdl, segments: [{node, az, scl, vdl, connected, behind_bytes}]},
-instances: [{identifier, status, role, az, class, address, incarnation, lag_ms,
-replay_lsn, tier, reason}]}], nodes: [{id, az, status, pid, segments, bytes}],
-events: [{date, source, message}]}
+endpoint, reader_endpoint, port, endpoints_current, endpoints: [{type, name,
+address}], volume: {id, term, timeline, vdl, segments: [{node, az, scl, vdl,
+connected, behind_bytes}]}, instances: [{identifier, status, role, serving, az,
+class, address, incarnation, lag_ms, replay_lsn, tier, reason}]}], nodes: [{id, az,
+status, pid, segments, bytes}], events: [{date, source, message}]}
+
+`status` of an instance is what the API shows; `serving` is whether its engine
+answers now. `endpoints_current`: every endpoint leads where it should.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from borealis.control.context import ControlContext
+from borealis.control.endpoint_plan import endpoint_plan
 from borealis.control.look import look
 from borealis.control.records import Cluster, CustomEndpoint, Instance, Node
 from borealis.control.view import View
@@ -63,6 +67,7 @@ def _cluster(view: View, names: Names) -> dict[str, Any]:
         "endpoint": writer,
         "reader_endpoint": reader,
         "port": cluster.port,
+        "endpoints_current": view.endpoints_applied == endpoint_plan(view),
         "endpoints": [
             {"type": "writer", "name": writer, "address": cluster.addresses.writer},
             {"type": "reader", "name": reader, "address": cluster.addresses.reader},
@@ -114,6 +119,7 @@ def _instance(view: View, instance: Instance, names: Names) -> dict[str, Any]:
         "status": str(instance.status),
         "reason": instance.status_reason,
         "role": "writer" if is_writer else "reader",
+        "serving": view.healthy(instance),
         "az": instance.availability_zone,
         "class": instance.instance_class,
         "address": instance.address,

@@ -129,7 +129,7 @@ class Cluster:
         waiter.wait(DBInstanceIdentifier=identifier, WaiterConfig=WAIT)
 
     def wait_healthy(self, timeout: float = 60) -> None:
-        """Wait until cluster and instances are available and every reader has caught up and serves."""
+        """Wait until cluster and instances are available, serve, and are where endpoints lead."""
 
         def healthy() -> bool:
             about = self.status()
@@ -137,7 +137,8 @@ class Cluster:
             roles = sorted(str(i["role"]) for i in instances)
             return (
                 about["status"] == "available"
-                and all(i["status"] == "available" for i in instances)
+                and about["endpoints_current"]
+                and all(i["status"] == "available" and i["serving"] for i in instances)
                 and roles.count("writer") == min(1, len(instances))
                 and all(role in ("reader", "writer") for role in roles)
             )

@@ -18,7 +18,7 @@ STATUS: dict[str, Any] = {
     "nodes": [{"id": "n1", "az": "us-east-1a", "connected": True}],
     "clusters": [
         {
-            "identifier": "shop",
+            "identifier": "shop", "endpoints_current": True,
             "status": "available",
             "engine": "aurora-postgresql",
             "engine_version": "15.20",
@@ -26,9 +26,10 @@ STATUS: dict[str, Any] = {
             "endpoints": [{"type": "WRITER", "name": "shop.cluster-x.us-east-1.rds.borealis.internal"}],
             "instances": [
                 {"identifier": "shop-1", "status": "available", "role": "writer", "az": "us-east-1a",
-                 "incarnation": "i1", "address": "127.1.2.3", "lag_ms": None, "class": "db.r6g.large"},
+                 "serving": True, "incarnation": "i1", "address": "127.1.2.3", "lag_ms": None,
+                 "class": "db.r6g.large"},
                 {"identifier": "shop-2", "status": "creating", "role": None, "az": "us-east-1b",
-                 "incarnation": None, "lag_ms": 1.25},
+                 "serving": False, "incarnation": None, "lag_ms": 1.25},
             ],
             "volume": {
                 "id": "vol-0123456789ab", "term": 2, "vdl": 0x3000028,
