@@ -19,6 +19,7 @@ def look(
     """The cluster as it is known now; `now` is the event loop's time."""
     instances = tuple(context.store.instances(cluster.key))
     memory = context.memory(cluster.key)
+    time = now_utc()
     seen = {
         instance.incarnation.id: context.observer.seen(instance.incarnation.id)
         for instance in instances
@@ -32,7 +33,10 @@ def look(
         volume=context.observer.volume(cluster.volume.id),
         boot_id=context.boot_id,
         lease_seconds=context.settings.lease_seconds,
-        in_window=in_window(cluster.preferred_maintenance_window, now_utc()),
+        in_window=in_window(cluster.preferred_maintenance_window, time),
+        instances_in_window=frozenset(
+            i.key for i in instances if in_window(i.preferred_maintenance_window, time)
+        ),
         failures=failures or {},
         avoid=frozenset(memory.avoid),
         endpoints_applied=memory.endpoints_applied,

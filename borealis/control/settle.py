@@ -7,7 +7,7 @@ can replace: that commit belongs to the failover itself, so that a failover cost
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from borealis.control.events import ClusterEvent, InstanceEvent, cluster_event, instance_event
 from borealis.control.failover import candidates, choose_writer, planned_target, writer_hung, writer_needed
@@ -15,6 +15,7 @@ from borealis.control.placement import choose_zone
 from borealis.control.records import (
     Cluster,
     ClusterPending,
+    CustomEndpoint,
     FailoverRequest,
     Incarnation,
     Instance,
@@ -58,9 +59,7 @@ def settle(view: View, zones: Sequence[str]) -> list[Op]:
     for instance in view.instances:
         ops += _settle_instance(view, instance, zones)
     ops += _settle_cluster(view)
-    for endpoint in view.endpoints:
-        if endpoint.want is Want.DELETED and endpoint.status is not EndpointStatus.DELETING:
-            ops.append(Put(endpoint.but(status=EndpointStatus.DELETING)))
+    ops += _settle_endpoints(view, _new_names(view, ops))
     return ops
 
 
@@ -133,7 +132,7 @@ def _opening_involves(view: View, instance: Instance) -> bool:
 def _take_up_pending(view: View, instance: Instance) -> list[Op]:
     """Put pending values into effect when it is time; a restart follows from what then differs."""
     pending = instance.pending
-    if not pending or not (instance.apply_pending or view.in_window):
+    if not pending or not (instance.apply_pending or instance.key in view.instances_in_window):
         return []
     events: list[Op] = []
     status = instance.status
@@ -156,16 +155,18 @@ def _take_up_reboot(view: View, instance: Instance) -> list[Op]:
     """A reboot, or a life that was started with other settings: give the life up, a new one follows."""
     if not is_serving(instance.incarnation) or instance.incarnation is None:
         return []
-    is_writer = instance is view.live_writer
-    asked = instance.reboot is not None and instance.reboot.requested_at > instance.incarnation.created_at
+    life, is_writer = instance.incarnation, instance is view.live_writer
+    asked = instance.reboot is not None and instance.reboot.requested_at > life.created_at
     if asked and is_writer and instance.reboot is not None and instance.reboot.force_failover:
         return _reboot_with_failover(view, instance)
-    if not asked and not _outdated(view, instance, instance.incarnation):
+    if not asked and not _outdated(view, instance, life):
         return []
     if instance.reboot is None and is_writer:
         # The request also says that the writer is to come back as writer.
         instance = instance.but(reboot=_request())
-    status = InstanceStatus.REBOOTING if asked else InstanceStatus.MODIFYING
+    # Other reasons than a new class (a new port, a new version) are a restart to whoever looks on.
+    resized = life.instance_class != instance.instance_class
+    status = InstanceStatus.MODIFYING if resized and not asked else InstanceStatus.REBOOTING
     return [Put(retire(instance, status)), instance_event(InstanceEvent.SHUT_DOWN, instance)]
 
 
@@ -243,6 +244,40 @@ def _arrived(view: View, instance: Instance) -> list[Op]:
     }[instance.status]
     new = move_instance(instance.but(reboot=None), InstanceStatus.AVAILABLE)
     return [Put(new), *([instance_event(event, new)] if event else [])]
+
+
+# custom endpoints
+
+
+def _new_names(view: View, ops: Sequence[Op]) -> dict[str, str]:
+    """Former → new name of the instances that `ops` rename."""
+    names: dict[str, str] = {}
+    for op in ops:
+        record = op.record if isinstance(op, Put) else None
+        old = view.instance(record.key) if isinstance(record, Instance) else None
+        if record is not None and old is not None and old.identifier != record.name:
+            names[old.identifier] = record.name
+    return names
+
+
+def with_new_names(endpoint: CustomEndpoint, names: Mapping[str, str]) -> CustomEndpoint:
+    """The endpoint with its members' new names; `names`: former → new."""
+    return endpoint.but(
+        static_members=tuple(names.get(member, member) for member in endpoint.static_members),
+        excluded_members=tuple(names.get(member, member) for member in endpoint.excluded_members),
+    )
+
+
+def _settle_endpoints(view: View, names: Mapping[str, str]) -> list[Op]:
+    """Endpoints know their members by name: they follow a renamed one, in the commit that renames it."""
+    ops: list[Op] = []
+    for endpoint in view.endpoints:
+        new = with_new_names(endpoint, names)
+        if endpoint.want is Want.DELETED:
+            new = new.but(status=EndpointStatus.DELETING)
+        if new != endpoint:
+            ops.append(Put(new))
+    return ops
 
 
 # the cluster

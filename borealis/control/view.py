@@ -150,7 +150,8 @@ class View:
     volume: VolumeSeen = field(default_factory=VolumeSeen)
     boot_id: str = ""
     lease_seconds: float = 3.0
-    in_window: bool = False  # the maintenance window is open
+    in_window: bool = False  # the cluster's maintenance window is open
+    instances_in_window: frozenset[str] = frozenset()  # keys of those whose own window is open
     failures: Mapping[str, int] = field(default_factory=dict)  # failed tries in a row, by action key
     avoid: frozenset[str] = frozenset()  # incarnations that failed to open since the last success
     endpoints_applied: EndpointPlan | None = None  # what the endpoints were last made to be

@@ -1,6 +1,7 @@
 """DB instances: ModifyDBInstance.
 
-A new class or a new name waits for the maintenance window, or, with ApplyImmediately, is carried out now.
+A new class or a new name waits for the maintenance window, or, with ApplyImmediately, is carried out now. The
+control plane carries it out, and lets custom endpoints follow a new name.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from borealis.api.rds.views import instance_view
 from borealis.api.registry import EFFECT, SHOWN, Result, all_of, only
 from borealis.control.records import Cluster, Instance, InstancePending
 from borealis.control.states import InstanceStatus
-from borealis.control.store import Op, Put
 
 _MODIFY = {
     **all_of(
@@ -68,27 +68,7 @@ async def modify_db_instance(call: Call, params: Params) -> Result:
         states.check_instance(instance, InstanceStatus.AVAILABLE)
     if changed == instance:
         return {"DBInstance": instance_view(context, cluster, instance)}
-    return await store(context, changed, *_renamed_members(context, instance, changed))
-
-
-def _renamed_members(context: Context, instance: Instance, changed: Instance) -> list[Op]:
-    """The custom endpoints that know the instance by its name, with the name that it is given now."""
-    name = changed.pending.identifier
-    if name is None or not changed.apply_pending:
-        return []
-
-    def renamed(members: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name if member == instance.identifier else member for member in members)
-
-    ops: list[Op] = []
-    for endpoint in context.store.endpoints(instance.cluster):
-        new = endpoint.but(
-            static_members=renamed(endpoint.static_members),
-            excluded_members=renamed(endpoint.excluded_members),
-        )
-        if new != endpoint:
-            ops.append(Put(new))
-    return ops
+    return await store(context, changed)
 
 
 def _shown_changes(context: Context, cluster: Cluster, instance: Instance, params: Params) -> Instance:

@@ -31,6 +31,7 @@ from borealis.control.records import (
     InstancePending,
     now_utc,
 )
+from borealis.control.settle import with_new_names
 from borealis.control.states import ClusterStatus, EndpointStatus, InstanceStatus, Want
 from borealis.control.store import Conflict, Delete, Op, Put, Store
 from borealis.engines.base import Engine, EngineVersion
@@ -156,7 +157,9 @@ class FakeControl:
                 pending=InstancePending(),
                 apply_pending=False,
             )
-            return [Put(new)]
+            names = {instance.identifier: new.identifier}
+            members = [(e, with_new_names(e, names)) for e in self.store.endpoints(cluster.key)]
+            return [Put(new), *(Put(renamed) for former, renamed in members if renamed != former)]
         if status is InstanceStatus.AVAILABLE:
             return []
         order = [i.key for i in self.store.instances(cluster.key)].index(instance.key)
