@@ -36,6 +36,8 @@ class InstancePlan:
     """Where it listens; empty: nowhere but on its Unix socket."""
     port: int
     image: Image
+    server_number: int
+    """No other life on this volume ever had it or will have it."""
 
 
 @dataclass(frozen=True, slots=True)

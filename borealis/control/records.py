@@ -95,6 +95,7 @@ class ImageJob(Part, frozen=True, kw_only=True):
 
     incarnation: str
     started_at: datetime
+    server_number: int = 0  # as in `Incarnation`
 
 
 class Volume(Part, frozen=True, kw_only=True):
@@ -108,6 +109,7 @@ class Volume(Part, frozen=True, kw_only=True):
     writer_term: int = 0  # the term that the present writer holds
     writer_incarnation: str = ""  # which life of the cluster's writer instance holds it
     timeline: int = 1
+    servers: int = 0  # the highest server number ever handed out for it
     images: tuple[Image, ...] = ()
     image_job: ImageJob | None = None
     tried: bool = False  # a creation under this id was begun
@@ -219,6 +221,7 @@ class Incarnation(Part, frozen=True, kw_only=True):
     instance_class: str = ""  # the class that the engine was started with
     engine_version: str = ""
     port: int = 0
+    server_number: int = 0  # the volume's log names its writers by it: no two lives on one volume share it
     boot_id: str = ""  # a directory made before the machine's last start is not trusted
     created_at: datetime = msgspec.field(default_factory=now_utc)
 
@@ -275,7 +278,7 @@ class Instance(Record, frozen=True, kw_only=True):
     preferred_backup_window: str = ""
     preferred_maintenance_window: str = ""
     engine_lifecycle_support: str = "open-source-rds-extended-support"
-    license_model: str = "postgresql-license"
+    license_model: str = ""
     tags: dict[str, str] = {}
 
     address: str = ""  # loopback address, "" until allocated

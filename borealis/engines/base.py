@@ -164,6 +164,8 @@ class InstanceSettings:
     """The user's own settings (parameter groups); locked ones are refused by `Engine.prepare`."""
     region: str = "us-east-1"
     resource_id: str = ""
+    server_number: int = 0
+    """A number that no other life of this cluster ever had or will have, from 1 on; 0: not given (tests)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,10 +127,10 @@ class LocalInstances:
             shm=paths.instance_shm(life),
             lib_path=library(paths),
             system_id=plan.system_id,
-            **self._sizes(engine, plan),
+            **self._given(engine, plan),
         )
 
-    def _sizes(self, engine: Engine, plan: InstancePlan) -> dict[str, Any]:
+    def _given(self, engine: Engine, plan: InstancePlan) -> dict[str, Any]:
         own = instance_class(plan.instance_class)
         classes = {plan.instance_class, *plan.cluster_classes}
         machine = machine_memory_bytes()
@@ -141,11 +141,12 @@ class LocalInstances:
             "max_connections": max(engine.default_max_connections(memory) for memory in memories),
             "region": self._region.region,
             "resource_id": plan.resource_id,
+            "server_number": plan.server_number,
         }
 
     def _driver_config(self, engine: Engine, version: EngineVersion, plan: InstancePlan) -> bytes:
         paths, life = self._paths, plan.incarnation
-        settings = self._sizes(engine, plan) | {"lib_path": str(library(paths))}
+        settings = self._given(engine, plan) | {"lib_path": str(library(paths))}
         return encode_config(
             DriverConfig(
                 version=VERSION,

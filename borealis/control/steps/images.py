@@ -9,7 +9,12 @@ from __future__ import annotations
 from borealis.control.context import ControlContext, StepFailed
 from borealis.control.ports import InstancePlan
 from borealis.control.records import Cluster, Image, ImageJob, Volume, now_utc
-from borealis.control.steps.instance_create import follow, member_classes, newest_image
+from borealis.control.steps.instance_create import (
+    follow,
+    member_classes,
+    newest_image,
+    next_server_number,
+)
 from borealis.control.store import Conflict
 from borealis.logs import get_logger
 
@@ -20,7 +25,8 @@ async def make_image(context: ControlContext, key: str) -> None:
     """Make, publish and record one image; older ones than the settings keep are removed."""
     await drop_image_job(context, key)
     number = await context.store.allocate("incarnation")
-    job = ImageJob(incarnation=f"i{number}", started_at=now_utc())
+    server = await next_server_number(context, key)
+    job = ImageJob(incarnation=f"i{number}", started_at=now_utc(), server_number=server)
 
     def begun(record: Cluster) -> Cluster:
         if record.volume.image_job is not None:
@@ -108,4 +114,5 @@ def _hidden_plan(context: ControlContext, cluster: Cluster, job: ImageJob) -> In
         address="",
         port=cluster.port,
         image=newest_image(cluster),
+        server_number=job.server_number,
     )

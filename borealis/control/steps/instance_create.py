@@ -52,6 +52,7 @@ async def _begin(context: ControlContext, key: str) -> Incarnation:
         return instance.incarnation
     await _address(context, key)
     number = await context.store.allocate("incarnation")
+    server = await next_server_number(context, instance.cluster)
 
     def begun(record: Instance) -> Instance:
         cluster = context.cluster(record.cluster)
@@ -63,6 +64,7 @@ async def _begin(context: ControlContext, key: str) -> Incarnation:
             instance_class=record.instance_class,
             engine_version=cluster.engine_version,
             port=cluster.port,
+            server_number=server,
             boot_id=context.boot_id,
         )
         return record.but(incarnation=incarnation, engine_version=cluster.engine_version)
@@ -70,6 +72,15 @@ async def _begin(context: ControlContext, key: str) -> Incarnation:
     instance = await context.store.update(Instance, key, begun)
     assert instance.incarnation is not None
     return instance.incarnation
+
+
+async def next_server_number(context: ControlContext, key: str) -> int:
+    """A number that no life on the volume of the cluster `key` was ever given, nor will be."""
+
+    def counted(record: Cluster) -> Cluster:
+        return record.but(volume=record.volume.but(servers=record.volume.servers + 1))
+
+    return (await context.store.update(Cluster, key, counted)).volume.servers
 
 
 async def _address(context: ControlContext, key: str) -> None:
@@ -148,6 +159,7 @@ def plan_instance(
         address=instance.address,
         port=incarnation.port,
         image=image_at(cluster, incarnation.image_lsn),
+        server_number=incarnation.server_number,
     )
 
 

@@ -70,6 +70,7 @@ class World:
         self.topologies: dict[str, Mapping[str, Any]] = {}
         self.ever_prepared: set[str] = set()
         self.terms_used: set[tuple[str, int]] = set()
+        self.servers: dict[tuple[str, int], str] = {}
         self.flaky = 0.0
         self.tasks: set[asyncio.Task[None]] = set()
         self.log: list[str] = []
@@ -201,6 +202,12 @@ class Ports:
             raise BorealisError(f"there is no image {plan.image.name}")
         self.world.lives[plan.incarnation] = Life(plan)
         self.world.ever_prepared.add(plan.incarnation)
+        numbered = (plan.volume, plan.server_number)
+        if (
+            not plan.server_number
+            or self.world.servers.setdefault(numbered, plan.incarnation) != plan.incarnation
+        ):
+            raise Broken(f"{plan.incarnation} has the server number of another life: {plan.server_number}")
 
     async def start(self, plan: InstancePlan) -> None:
         await self._step()
