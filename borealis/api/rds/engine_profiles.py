@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from borealis.api.context import Context
 from borealis.api.errors import invalid_combination, invalid_value
+from borealis.api.rds import reserved_words
 from borealis.engines.base import Engine, EngineVersion
 
 
@@ -22,8 +23,10 @@ class EngineProfile:
     licence: str
     #: Longest master password, characters.
     password_max: int
-    #: Longest master user name and database name, characters.
-    name_max: int
+    #: Longest master user name, characters.
+    username_max: int
+    #: Longest database name, characters.
+    database_max: int
     #: Names, and beginnings of names, that neither a master user nor a database may have.
     reserved_names: frozenset[str]
     reserved_prefixes: tuple[str, ...]
@@ -31,134 +34,36 @@ class EngineProfile:
     log_types: tuple[str, ...]
 
 
-_POSTGRESQL_RESERVED = frozenset(
-    [
-        "admin",
-        "all",
-        "analyse",
-        "analyze",
-        "and",
-        "any",
-        "array",
-        "as",
-        "asc",
-        "asymmetric",
-        "authorization",
-        "between",
-        "binary",
-        "both",
-        "case",
-        "cast",
-        "check",
-        "collate",
-        "collation",
-        "column",
-        "concurrently",
-        "constraint",
-        "create",
-        "cross",
-        "current_catalog",
-        "current_date",
-        "current_role",
-        "current_schema",
-        "current_time",
-        "current_timestamp",
-        "current_user",
-        "default",
-        "deferrable",
-        "desc",
-        "distinct",
-        "do",
-        "else",
-        "end",
-        "except",
-        "false",
-        "fetch",
-        "for",
-        "foreign",
-        "freeze",
-        "from",
-        "full",
-        "grant",
-        "group",
-        "having",
-        "ilike",
-        "in",
-        "initially",
-        "inner",
-        "intersect",
-        "into",
-        "is",
-        "isnull",
-        "join",
-        "lateral",
-        "leading",
-        "left",
-        "like",
-        "limit",
-        "localtime",
-        "localtimestamp",
-        "natural",
-        "none",
-        "not",
-        "notnull",
-        "null",
-        "offset",
-        "on",
-        "only",
-        "or",
-        "order",
-        "outer",
-        "overlaps",
-        "placing",
-        "primary",
-        "public",
-        "references",
-        "returning",
-        "right",
-        "select",
-        "session_user",
-        "similar",
-        "some",
-        "symmetric",
-        "table",
-        "tablesample",
-        "template0",
-        "template1",
-        "then",
-        "to",
-        "trailing",
-        "true",
-        "union",
-        "unique",
-        "user",
-        "using",
-        "variadic",
-        "verbose",
-        "when",
-        "where",
-        "window",
-        "with",
-    ]
-)
-
 _PROFILES = {
     "aurora-postgresql": EngineProfile(
         description="Aurora PostgreSQL",
         version_description="Aurora PostgreSQL (compatible with PostgreSQL {version})",
         licence="postgresql-license",
         password_max=99,
-        name_max=63,
-        reserved_names=_POSTGRESQL_RESERVED,
+        username_max=63,
+        database_max=63,
+        reserved_names=reserved_words.POSTGRESQL,
         reserved_prefixes=("pg_", "rds", "aws_"),
         character_set="UTF8",
         log_types=("postgresql",),
+    ),
+    "aurora-mysql": EngineProfile(
+        description="Aurora MySQL",
+        version_description="Aurora MySQL (compatible with MySQL; server version {version})",
+        licence="general-public-license",
+        password_max=41,
+        username_max=16,
+        database_max=64,
+        reserved_names=reserved_words.MYSQL,
+        reserved_prefixes=("rds", "aws_", "aurora_", "borealis"),
+        character_set="utf8mb4",
+        log_types=("audit", "error", "general", "slowquery"),
     ),
 }
 
 
 def profile(engine: str) -> EngineProfile:
-    """The profile of an engine that the region has."""
+    """The profile of an engine that the API knows."""
     return _PROFILES[engine]
 
 

@@ -21,17 +21,19 @@ _NAME = re.compile("[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 
 def check_username(engine: str, username: str) -> str:
     """A master user's name. Raises ApiError InvalidParameterValue."""
-    return _checked_name(profile(engine), username, "MasterUsername")
+    rules = profile(engine)
+    return _checked_name(rules, username, rules.username_max, "MasterUsername")
 
 
 def check_database_name(engine: str, name: str) -> str:
     """The name of a cluster's first database. Raises ApiError InvalidParameterValue."""
-    return _checked_name(profile(engine), name, "DatabaseName")
+    rules = profile(engine)
+    return _checked_name(rules, name, rules.database_max, "DatabaseName")
 
 
-def _checked_name(rules: EngineProfile, name: str, parameter: str) -> str:
-    if not 1 <= len(name) <= rules.name_max:
-        raise invalid_value(f"The parameter {parameter} must be 1 to {rules.name_max} characters long.")
+def _checked_name(rules: EngineProfile, name: str, longest: int, parameter: str) -> str:
+    if not 1 <= len(name) <= longest:
+        raise invalid_value(f"The parameter {parameter} must be 1 to {longest} characters long.")
     if not _NAME.fullmatch(name):
         raise invalid_value(
             f"{parameter} {name} is not valid: it must begin with a letter and contain only letters, "

@@ -45,15 +45,17 @@ ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 KEY = AccessKeyPair(access_key_id="AKIATESTTESTTESTTEST", secret_access_key="test/secret+key", user="root")
 PASSWORD = "Correct-Horse-9"
 ENGINE = "aurora-postgresql"
+OTHER_ENGINE = "aurora-mysql"
+PORTS = {ENGINE: 5432, OTHER_ENGINE: 3306}
 
 
-def fake_engine() -> Engine:
+def fake_engine(name: str) -> Engine:
     """An engine that can turn a password into a verifier and nothing else."""
     return cast(
         Engine,
         SimpleNamespace(
-            name=ENGINE,
-            default_port=5432,
+            name=name,
+            default_port=PORTS[name],
             password_verifier=lambda user, password: f"verifier-of-{len(password)}",
         ),
     )
@@ -62,6 +64,11 @@ def fake_engine() -> Engine:
 def version(number: str) -> EngineVersion:
     major = number.partition(".")[0]
     return EngineVersion(ENGINE, number, major, Path(f"/pg/{major}"), f"{ENGINE}{major}")
+
+
+def other_version(number: str) -> EngineVersion:
+    major = number.rpartition(".")[0]
+    return EngineVersion(OTHER_ENGINE, number, major, Path(f"/other/{major}"), f"{OTHER_ENGINE}{major}")
 
 
 class FakeNames:
@@ -253,7 +260,7 @@ class FakeRegion:
             store=self.store,
             control=self.control,
             names=FakeNames(),
-            engines={ENGINE: fake_engine()},
+            engines={name: fake_engine(name) for name in PORTS},
             versions=lambda: self.versions,
             classes=INSTANCE_CLASSES,
             clock=self.clock,
