@@ -209,43 +209,107 @@ static int write_all(int fd, struct iovec *vectors, size_t count, off_t offset) 
     return 0;
 }
 
-/* Makes the records of the batch durable; false: it is not known what is on the disk. */
-static bool store(struct append_state *state) {
+/* Writes the header of a record whose bytes follow it. */
+static void put_header(const struct append_state *state, const struct append_record *record, unsigned char *header) {
+    unsigned char *at = header + 12;
+    memcpy(header, "BLG1", 4);
+    put32(header + 4, state->file_seq);
+    at = put32(at, RECORD_KIND_DATA << 24); /* kind, flags, reserved */
+    at = put32(at, state->meta_no);
+    at = put32(at, state->offset); /* the batch: all below is synced */
+    at = put32(at, record->length);
+    at = put32(at, record->crc);
+    at = put64(at, state->term);
+    put64(at, record->lsn);
+    put32(header + 8, crc32_update(state->header_seed, header + 12, RECORD_HEADER_BYTES - 12));
+}
+
+static bool failed(struct append_state *state, int error, bool syncing) {
+    state->error = error;
+    state->sync_failed = syncing;
+    return false;
+}
+
+/* Through the page cache, with a sync of its own. */
+static bool store_synced(struct append_state *state) {
     unsigned char headers[APPEND_RECORDS_MAX][RECORD_HEADER_BYTES];
     struct iovec vectors[VECTORS_MAX];
     size_t count = 0;
 
     for (uint32_t i = 0; i < state->record_count; i++) {
         const struct append_record *record = state->records + i;
-        unsigned char *header = headers[i], *at = header + 12;
-        memcpy(header, "BLG1", 4);
-        put32(header + 4, state->file_seq);
-        at = put32(at, RECORD_KIND_DATA << 24); /* kind, flags, reserved */
-        at = put32(at, state->meta_no);
-        at = put32(at, state->offset); /* the batch: all below is synced */
-        at = put32(at, record->length);
-        at = put32(at, record->crc);
-        at = put64(at, state->term);
-        put64(at, record->lsn);
-        put32(header + 8, crc32_update(state->header_seed, header + 12, RECORD_HEADER_BYTES - 12));
-        vectors[count++] = (struct iovec){header, RECORD_HEADER_BYTES};
+        put_header(state, record, headers[i]);
+        vectors[count++] = (struct iovec){headers[i], RECORD_HEADER_BYTES};
         vectors[count++] = (struct iovec){state->buffer + record->at, record->length};
     }
-    state->sync_failed = 0;
-    state->error = write_all(state->file_fd, vectors, count, state->offset);
-    if (state->error != 0)
-        return false;
+    int error = write_all(state->file_fd, vectors, count, state->offset);
+    if (error != 0)
+        return failed(state, error, false);
     int result;
     do
         result = fdatasync(state->file_fd);
     while (result < 0 && errno == EINTR);
-    if (result < 0) {
-        state->error = errno;
-        state->sync_failed = 1;
+    return result == 0 || failed(state, errno, true);
+}
+
+/* The block in which the log ends, into the staging buffer; false: it cannot be had. */
+static bool stage_tail(struct append_state *state, uint32_t block) {
+    if (state->staged_at == block)
+        return true;
+    if (state->offset > block &&
+        pread(state->file_fd, state->staging, APPEND_BLOCK_BYTES, block) != (ssize_t)APPEND_BLOCK_BYTES)
         return false;
-    }
-    state->syncs++;
+    state->staged_at = block;
     return true;
+}
+
+enum stored { STORED, NOT_STORED, STORE_FAILED };
+
+/* One direct write. NOT_STORED: nothing was done, and the other way is open. */
+static enum stored store_direct(struct append_state *state, uint32_t end) {
+    uint32_t block = state->offset & ~(APPEND_BLOCK_BYTES - 1);
+    uint32_t padded = (end - block + APPEND_BLOCK_BYTES - 1) & ~(APPEND_BLOCK_BYTES - 1);
+    if (state->direct_fd < 0 || padded > state->staging_bytes || !stage_tail(state, block))
+        return NOT_STORED;
+    unsigned char *at = state->staging + (state->offset - block);
+    for (uint32_t i = 0; i < state->record_count; i++) {
+        const struct append_record *record = state->records + i;
+        put_header(state, record, at);
+        memcpy(at + RECORD_HEADER_BYTES, state->buffer + record->at, record->length);
+        at += RECORD_HEADER_BYTES + record->length;
+    }
+    memset(at, 0, padded - (end - block));
+    for (uint32_t done = 0; done < padded;) {
+        ssize_t now = pwrite(state->direct_fd, state->staging + done, padded - done, (off_t)block + done);
+        if (now < 0 && errno == EINTR)
+            continue;
+        if (now < 0 && errno == EINVAL && done == 0) { /* this file system wants it otherwise */
+            state->direct_fd = -1;
+            return NOT_STORED;
+        }
+        if (now <= 0) {
+            failed(state, now < 0 ? errno : EIO, now < 0 && errno == EIO);
+            return STORE_FAILED;
+        }
+        done += (uint32_t)now;
+    }
+    uint32_t kept = end & ~(APPEND_BLOCK_BYTES - 1);
+    if (kept > block && end > kept)
+        memcpy(state->staging, state->staging + (kept - block), APPEND_BLOCK_BYTES);
+    state->staged_at = kept;
+    state->direct++;
+    return STORED;
+}
+
+/* Makes the records of the batch durable; false: it is not known what is on the disk. */
+static bool store(struct append_state *state, const struct batch *batch) {
+    enum stored stored = store_direct(state, batch->offset);
+    if (stored == NOT_STORED) {
+        state->staged_at = APPEND_NOT_STAGED;
+        stored = store_synced(state) ? STORED : STORE_FAILED;
+    }
+    state->syncs += stored == STORED;
+    return stored == STORED;
 }
 
 /* Feeds, writes, syncs, then answers. Returns the stop that follows, or -1. */
@@ -256,7 +320,7 @@ static int finish(struct append_state *state, const struct batch *batch) {
     if (state->subscriber_count > 0 && feed(state, state->batch_commits != 0))
         stop = APPEND_SUBSCRIBER;
     if (state->record_count > 0) {
-        if (!store(state))
+        if (!store(state, batch))
             return APPEND_FAILED;
         state->offset = batch->offset;
         state->end = batch->end;
@@ -297,6 +361,8 @@ static bool receive(struct append_state *state) {
 
 int append_loop(struct append_state *state) {
     state->run_count = 0;
+    state->staged_at = APPEND_NOT_STAGED;
+    state->error = state->sync_failed = 0;
     state->record_count = state->answers_bytes = state->answers_sent = 0;
     for (;;) {
         struct batch batch = {.end = state->end, .vdl = state->vdl, .offset = state->offset};

@@ -10,6 +10,7 @@ It decides nothing of its own: with BOREALIS_NATIVE_LOOPS=0, or without the libr
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import select
 from functools import lru_cache
@@ -27,6 +28,8 @@ log = get_logger(__name__)
 
 BUFFER_BYTES: Final = 2 * 1024 * 1024
 """For what the writer has sent; a longer frame is left to Python."""
+STAGING_BYTES: Final = 512 * 1024
+"""The longest direct write; a longer batch goes through the page cache."""
 RECORDS_MAX: Final = 256
 RUNS_MAX: Final = 64
 SUBSCRIBERS_MAX: Final = 16
@@ -80,6 +83,10 @@ class _State(ctypes.Structure):
         ("upkeep_at", ctypes.c_uint32),
         ("record_max", ctypes.c_uint32),
         ("file_fd", ctypes.c_int32),
+        ("direct_fd", ctypes.c_int32),
+        ("staging", ctypes.c_void_p),
+        ("staging_bytes", ctypes.c_uint32),
+        ("staged_at", ctypes.c_uint32),
         ("epoll_fd", ctypes.c_int32),
         ("writer_fd", ctypes.c_int32),
         ("has_subscribers", ctypes.c_uint32),
@@ -93,6 +100,7 @@ class _State(ctypes.Structure):
         ("answers_sent", ctypes.c_uint32),
         ("appends", ctypes.c_uint64),
         ("syncs", ctypes.c_uint64),
+        ("direct", ctypes.c_uint64),
         ("subscribers", _Subscriber * SUBSCRIBERS_MAX),
         ("runs", _Run * RUNS_MAX),
         ("records", _Record * RECORDS_MAX),
@@ -120,6 +128,7 @@ class AppendLoop:
         self._reference = ctypes.byref(self._state)
         self._buffer: ctypes.Array[ctypes.c_char] | None = None
         """Made when it is first needed: most segments of a node have no writer."""
+        self._staging: mmap.mmap | None = None
         self._fed: list[Connection] = []
         self._held_up: list[Connection] = []
 
@@ -135,6 +144,11 @@ class AppendLoop:
     def appends(self) -> int:
         """How many APPENDs it has acknowledged."""
         return int(self._state.appends)
+
+    @property
+    def direct(self) -> int:
+        """How many batches it has made durable by direct writes."""
+        return int(self._state.direct)
 
     # -- before ---------------------------------------------------------------------------------------------
 
@@ -179,6 +193,8 @@ class AppendLoop:
         if stop == STOP_FAILED:
             error = OSError(state.error, os.strerror(state.error))
             raise journal.files.failure(error, syncing=bool(state.sync_failed))
+        if state.direct_fd < 0:
+            journal.files.forgo_direct()
         vdl = CommitPoint(state.term, state.vdl)
         if vdl != journal.core.vdl:
             for connection in self._held_up:
@@ -195,6 +211,9 @@ class AppendLoop:
         if self._buffer is None:
             self._buffer = ctypes.create_string_buffer(BUFFER_BYTES)
             state.buffer = ctypes.addressof(self._buffer)
+            self._staging = mmap.mmap(-1, STAGING_BYTES)  # A mapping, because its memory is aligned.
+            state.staging = ctypes.addressof(ctypes.c_char.from_buffer(self._staging))
+            state.staging_bytes = STAGING_BYTES
         state.term, state.leader_start = leader.term, leader.start
         state.end, state.vdl = core.end, core.vdl.lsn
         rest = writer.reader.take()
@@ -202,7 +221,7 @@ class AppendLoop:
         state.first, state.last = 0, len(rest)
         files = journal.files
         state.file_fd, state.file_seq, state.meta_no = files.fd, files.file_seq, files.meta_no
-        state.header_seed = files.header_seed
+        state.direct_fd, state.header_seed = files.direct_fd, files.header_seed
         state.offset, state.limit = files.next_offset, files.data_limit
         state.upkeep_at, state.record_max = min(files.summary_at, UINT32_MAX), files.piece_bytes
         state.writer_fd = writer.fd

@@ -84,7 +84,7 @@ class LogFiles:
         self.file_seq = 0
         self.low: int | None = None
         self._executor = place.executor
-        self._fd = -1
+        self._fd = self._direct_fd = -1
         self._size = 0
         self._offset = 0
         self._written = 0
@@ -116,6 +116,7 @@ class LogFiles:
     def resume(self, file_seq: int, fd: int, size: int, offset: int) -> None:
         """Goes on in an open file at `offset`, all below which is synced; takes over `fd`."""
         self.file_seq, self._fd, self._size = file_seq, fd, size
+        self._direct_fd = self._open_direct()
         self._offset = self._written = self._batch = offset
         self._codec = HeaderCodec(file_seq, self.place.seed)
         self._order_next()
@@ -253,6 +254,25 @@ class LogFiles:
         return self._fd
 
     @property
+    def direct_fd(self) -> int:
+        """The newest file for writes of whole blocks that are durable when they return; -1: not here."""
+        return self._direct_fd
+
+    def forgo_direct(self) -> None:
+        """This file is not written directly any more: its file system refuses it."""
+        if self._direct_fd >= 0:
+            os.close(self._direct_fd)
+            self._direct_fd = -1
+
+    def _open_direct(self) -> int:
+        path = log_path(self.directory, self.file_seq)
+        try:
+            return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_DSYNC | os.O_CLOEXEC)
+        except OSError as error:  # Not every file system has it.
+            log.debug("%s is written through the page cache: %s", path, error)
+            return -1
+
+    @property
     def next_offset(self) -> int:
         """Where the next record goes in the newest file."""
         return self._offset
@@ -294,8 +314,7 @@ class LogFiles:
         self._save(final=True)
         assert self._next is not None
         size = self._next.result()
-        os.close(self._fd)
-        self._fd = -1
+        self._close_files()
         try:
             fd = os.open(log_path(self.directory, self.file_seq + 1), os.O_RDWR)
         except OSError as error:
@@ -398,9 +417,13 @@ class LogFiles:
                 with contextlib.suppress(OSError, CancelledError):
                     if job is not None:
                         job.result()
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            self._close_files()
+
+    def _close_files(self) -> None:
+        for fd in (self._fd, self._direct_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._direct_fd = -1
 
 
 def _state_bytes(meta_bytes: int) -> int:

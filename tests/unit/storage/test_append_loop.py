@@ -293,23 +293,26 @@ async def _failing_node(directory: Path, shim: Path) -> AsyncIterator[tuple[Node
         await node.stop()
 
 
+FAILURES = [
+    ("fdatasync", errno.EIO, "StorageBroken"),
+    ("pwritev", errno.EIO, "StorageBroken"),
+    ("pwritev", errno.ENOSPC, "StorageFull"),
+    ("pwritev", errno.EROFS, "ReadOnly"),
+]
+
+
 @pytest.mark.usefixtures("loops")
-@pytest.mark.parametrize(
-    ("call", "number", "code"),
-    [
-        ("fdatasync", errno.EIO, "StorageBroken"),
-        ("pwritev", errno.EIO, "StorageBroken"),
-        ("pwritev", errno.ENOSPC, "StorageFull"),
-        ("pwritev", errno.EROFS, "ReadOnly"),
-    ],
-)
+@pytest.mark.parametrize("cached", [True, False], ids=["cached", "direct"])
+@pytest.mark.parametrize(("call", "number", "code"), FAILURES)
 async def test_a_failed_call_is_never_acknowledged(
-    tmp_path: Path, shim: Path, call: str, number: int, code: str
+    tmp_path: Path, shim: Path, call: str, number: int, code: str, cached: bool
 ) -> None:
     async with _failing_node(tmp_path, shim) as (node, orders):
+        # As on a file system without direct writes, or with them, when the write is the sync as well.
+        orders.write_text(f"direct {errno.EINVAL}\n" if cached else "")
         writer = await Writer.create(node)
         await writer.write_log(5000, piece=100)
-        orders.write_text(f"{call} {number}")
+        orders.write_text(f"{call} {number}\ndirect {errno.EINVAL if cached else number}\n")
         answer = await writer.write(log_bytes(5000, 5400))
         assert isinstance(answer, Error), answer
         assert answer.code == code
