@@ -43,7 +43,7 @@ class EngineUnavailable(EngineError):
 
 
 class EngineTimeout(EngineError):
-    """The engine answers, but did not get where it should be in the time that was given."""
+    """The engine answers, but did not get where it should be in the given time."""
 
     code = "EngineTimeout"
 
@@ -235,7 +235,8 @@ class ScanResult(NamedTuple):
     """End (with its alignment) of the last record or group that is whole and verified."""
     boundary: Lsn
     """Highest position at which a reader may be cut off although a record goes on there (PostgreSQL: a
-    page boundary below which nothing will change any more); never above the limit of the scan."""
+    page boundary below which nothing will change any more; binlog: a place inside an event group that is
+    longer than the data); never above the limit of the scan."""
 
 
 class LogScanner(Protocol):
@@ -341,8 +342,7 @@ class EngineSession(ABC):
 
     @abstractmethod
     async def probe(self, timeout: float = 5.0) -> EngineState:
-        """Make a *new* connection, run a query. Never raises for an engine that is down: says so in the
-        state."""
+        """Make a *new* connection, run a query. Never raises for an engine that is down: the state tells."""
 
     @abstractmethod
     async def positions(self) -> EngineState:
@@ -352,6 +352,11 @@ class EngineSession(ABC):
     async def wait_ready(self, timeout: float = 60.0) -> EngineState:
         """Wait until queries are answered. Raises EngineTimeout; EngineUnavailable when the process has
         ended."""
+
+    @abstractmethod
+    async def follow(self) -> None:
+        """Make a reader follow its upstream, which is there (idempotent; also after a driver restart: it may
+        have moved). Engines whose configuration says so do nothing. Raises EngineUnavailable."""
 
     @abstractmethod
     async def wait_replayed(self, lsn: Lsn, timeout: float = 30.0) -> Lsn:
@@ -374,8 +379,7 @@ class EngineSession(ABC):
 
     @abstractmethod
     async def canary(self) -> Lsn:
-        """Write a tiny committed record and return where it ends: proof that commits go through the
-        volume."""
+        """Write a tiny committed record; where it ends. Proof that commits go through the volume."""
 
     @abstractmethod
     async def check_settings(self) -> None:
@@ -391,8 +395,7 @@ class EngineSession(ABC):
 
     @abstractmethod
     async def checkpoint(self) -> Lsn:
-        """Checkpoint (writer) or restartpoint (reader). Returns the position from which an image made now
-        would need the log."""
+        """Checkpoint (writer) or restartpoint (reader). From where on an image made now needs the log."""
 
     @abstractmethod
     async def run_sql(self, sql: str, params: Sequence[object] | None = None) -> list[tuple[Any, ...]]:
@@ -424,7 +427,7 @@ class Engine(ABC):
     log_device_kind: str
     """What the volume library is told in BOREALIS_LOG_KIND: which files are the log."""
     log_file_bytes: int
-    """Size of a log file; each begins at a multiple of it."""
+    """Size of a log file; each begins at a multiple of it. 0: they have any size."""
 
     @abstractmethod
     def discover(self) -> list[EngineVersion]:
@@ -459,8 +462,7 @@ class Engine(ABC):
 
     @abstractmethod
     def image_position(self, version: EngineVersion, data_dir: Path) -> Lsn:
-        """From where on an image needs the log (start of a log file, so a little below what it has
-        applied)."""
+        """From where on an image needs the log (perhaps a little below what it has applied)."""
 
     @abstractmethod
     def session(self, version: EngineVersion, data_dir: Path, settings: InstanceSettings) -> EngineSession:
@@ -475,16 +477,15 @@ class Engine(ABC):
         on_feedback: Callable[[Feedback], None] | None = None,
         on_progress: Callable[[ReaderProgress], None] | None = None,
     ) -> ReaderServer:
-        """The primary that the engine follows, at `settings.upstream_dir`. Callbacks run on the event
-        loop."""
+        """The primary that the engine follows, at `settings.upstream_dir`. Callbacks: on the event loop."""
 
     @abstractmethod
     def log_scanner(self, position: Lsn, timeline: int) -> LogScanner:
-        """A scanner in plain Python, for tests, bootstrap and tools; the driver uses its native twin."""
+        """A scanner in plain Python, for tests, bootstrap and tools; the driver uses a native one."""
 
     @abstractmethod
     def log_path(self, data_dir: Path, timeline: int, lsn: Lsn) -> Path:
-        """The engine's log file that holds the byte at `lsn`."""
+        """The engine's log file that holds the byte at `lsn`. Raises EngineError when none can be named."""
 
     @abstractmethod
     def log_read(self, data_dir: Path, timeline: int, start: Lsn, end: Lsn) -> bytes:

@@ -196,6 +196,9 @@ class PostgresSession(EngineSession):
         return pid
 
     # ------------------------------------------------------------------ replay and promotion
+    async def follow(self) -> None:
+        """Its configuration says what it follows."""
+
     async def wait_replayed(self, lsn: int, timeout: float = 30.0) -> int:
         deadline = time.monotonic() + timeout
         watch = _ReplayWatch(self._data_dir, lsn)
