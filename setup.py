@@ -1,8 +1,9 @@
 """Builds the native part of Borealis; everything else about the package stands in pyproject.toml.
 
-Two plain C libraries, neither of them a Python extension: the volume library, which is preloaded into an
-unmodified database engine, and the helpers that Python loads with ctypes. They are compiled with the
-machine's own C compiler (`CC`, else gcc) into `borealis/_native/`, in a wheel and in an editable install.
+Plain C libraries, none of them a Python extension: the volume library, which is preloaded into an unmodified
+database engine, the helpers that Python loads with ctypes, and the plugin that a MariaDB server loads. They are
+compiled with the machine's own C compiler (`CC`, else gcc) into `borealis/_native/`, in a wheel and in an
+editable install.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 NATIVE = Path("native")
-LIBRARIES = ("libborealis_volume", "libborealis_native")
+LIBRARIES = ("libborealis_volume", "libborealis_native", "libborealis_mariadb")
 
 
 class BuildNative(build_ext):
-    """Runs native/Makefile, which alone knows sources and flags, once for both libraries."""
+    """Runs native/Makefile, which alone knows sources and flags, once for each library."""
 
     def get_ext_filename(self, fullname: str) -> str:
         # A plain `name.so`: the name must not change with the version of Python.
@@ -52,7 +53,7 @@ class BuildNative(build_ext):
 
 setup(
     ext_modules=[
-        Extension(f"borealis._native.{name}", sorted(str(path) for path in NATIVE.glob("*.c")))
+        Extension(f"borealis._native.{name}", sorted(str(path) for path in NATIVE.rglob("*.c")))
         for name in LIBRARIES
     ],
     cmdclass={"build_ext": BuildNative},

@@ -92,13 +92,13 @@ fi
 
 # Everything that the installed environment is made from; nothing to do while it has not changed.
 fingerprint() {
-    cat pyproject.toml setup.py constraints.txt scripts/setup.sh native/*.c native/*.h native/Makefile 2>/dev/null |
+    cat pyproject.toml setup.py constraints.txt scripts/setup.sh native/*.[ch] native/plugin/*.[ch] native/Makefile 2>/dev/null |
         sha256sum | cut -d' ' -f1
     pwd
 }
 WANTED=$(fingerprint)
 if [ -x "$VENV/bin/borealis" ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$WANTED" ] &&
-    [ -e borealis/_native/libborealis_volume.so ]; then
+    [ -e borealis/_native/libborealis_volume.so ] && [ -e borealis/_native/libborealis_mariadb.so ]; then
     exit 0
 fi
 
