@@ -84,12 +84,13 @@ static bool send_to(struct ship_node *node, struct iovec *parts, size_t count, s
 static int send_append(struct ship_state *state, uint64_t start, uint64_t end) {
     unsigned char *data = state->ring + start % state->ring_bytes;
     size_t length = end - start;
+    uint64_t now = boottime_ns();
     unsigned char *at = put32(state->append_head, (uint32_t)(SHIP_APPEND_HEAD_BYTES - 4 + length));
     *at++ = KIND_APPEND;
     at = put64(at, state->term);
     at = put64(at, start);
     at = put64(at, state->vdl);
-    at = put64(at, boottime_ns());
+    at = put64(at, now);
     put32(at, crc32_update(0, data, length));
     state->frame_start = start;
     state->frame_end = end;
@@ -101,10 +102,17 @@ static int send_append(struct ship_state *state, uint64_t start, uint64_t end) {
         if (node->fd < 0)
             continue;
         struct iovec parts[2] = {{state->append_head, SHIP_APPEND_HEAD_BYTES}, {data, length}};
+        if (node->has_subscribers && node->told < state->vdl)
+            state->told_ns = now;
         node->told = state->vdl;
         all &= send_to(node, parts, 2, SHIP_APPEND_HEAD_BYTES + length, SHIP_OF_APPEND);
     }
     return all ? GO_ON : SHIP_SEND;
+}
+
+/* One that has not taken its last message whole is left to the caller. */
+static bool wants_vdl(const struct ship_state *state, const struct ship_node *node) {
+    return node->fd >= 0 && !node->unsent && node->has_subscribers && node->told < state->vdl;
 }
 
 /* The VDL to the nodes that have somebody to tell it. */
@@ -115,14 +123,29 @@ static int send_commits(struct ship_state *state) {
     bool all = true;
     for (uint32_t i = 0; i < state->node_count; i++) {
         struct ship_node *node = state->nodes + i;
-        /* One that has not taken its last message whole is left to the caller. */
-        if (node->fd < 0 || node->unsent || !node->has_subscribers || node->told >= state->vdl)
+        if (!wants_vdl(state, node))
             continue;
         struct iovec part = {state->commit, SHIP_COMMIT_BYTES};
         node->told = state->vdl;
+        state->told_ns = boottime_ns();
         all &= send_to(node, &part, 1, SHIP_COMMIT_BYTES, SHIP_OF_COMMIT);
     }
     return all ? GO_ON : SHIP_SEND;
+}
+
+/*
+ * A message for each VDL would wake two processes and an engine per reader.
+ * One that follows another fast waits for the next APPEND, which carries it.
+ * Returns for how long, in nanoseconds; -1: nobody waits for one.
+ */
+static int64_t commits_wait(const struct ship_state *state) {
+    bool wanted = false;
+    for (uint32_t i = 0; i < state->node_count; i++)
+        wanted |= wants_vdl(state, state->nodes + i);
+    if (!wanted)
+        return -1;
+    uint64_t due = state->told_ns + SHIP_COMMIT_GAP_NS, now = boottime_ns();
+    return due > now ? (int64_t)(due - now) : 0;
 }
 
 /* ---- from the engine ------------------------------------------------- */
@@ -217,7 +240,7 @@ static int advance(struct ship_state *state) {
     }
     if (seq != 0)
         borealis_device_release(state->page, seq);
-    return risen ? send_commits(state) : GO_ON;
+    return risen && commits_wait(state) == 0 ? send_commits(state) : GO_ON;
 }
 
 static bool is_ack(const struct ship_state *state, const unsigned char *frame) {
@@ -275,13 +298,26 @@ static int handle(struct ship_state *state, const struct epoll_event *event) {
     return SHIP_FAILED;
 }
 
+/* Waits at most `wait_ns`, below a second; -1: for ever. */
+static int wait_events(const struct ship_state *state, struct epoll_event *events, int64_t wait_ns) {
+    struct timespec timeout = {.tv_nsec = wait_ns};
+    if (wait_ns < 0)
+        return epoll_wait(state->epoll_fd, events, EVENTS_MAX, -1);
+    int count = epoll_pwait2(state->epoll_fd, events, EVENTS_MAX, &timeout, NULL);
+    if (count < 0 && errno == ENOSYS) /* a kernel before 5.11 */
+        count = epoll_wait(state->epoll_fd, events, EVENTS_MAX, (int)((wait_ns + 999999) / 1000000));
+    return count;
+}
+
 EXPORT int borealis_ship_loop(struct ship_state *state) {
     struct epoll_event events[EVENTS_MAX];
     for (;;) {
         int stop = pump(state);
         if (stop != GO_ON)
             return stop;
-        int count = epoll_wait(state->epoll_fd, events, EVENTS_MAX, -1);
+        int count = wait_events(state, events, commits_wait(state));
+        if (count == 0)
+            stop = send_commits(state);
         if (count < 0 && errno != EINTR) {
             state->error = errno;
             return SHIP_FAILED;

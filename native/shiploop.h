@@ -27,6 +27,7 @@
 #define SHIP_INPUT_BYTES 4096
 #define SHIP_APPEND_HEAD_BYTES 41
 #define SHIP_COMMIT_BYTES 21
+#define SHIP_COMMIT_GAP_NS 1000000u /* a VDL that follows another one faster waits for the next frame, or so long */
 
 /* Why the loop ended. */
 enum ship_stop {
@@ -76,6 +77,7 @@ struct ship_state {
     uint64_t frame_start; /* out: the last frame that was sent */
     uint64_t frame_end;
     uint64_t batches;     /* sent since the state was made */
+    uint64_t told_ns;     /* CLOCK_BOOTTIME when subscribers were last sent a newer VDL */
     uint32_t timeline;
     uint32_t piece_max;   /* longest piece of log in one frame, bytes */
     uint32_t node_count;

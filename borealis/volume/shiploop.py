@@ -87,6 +87,7 @@ class _State(ctypes.Structure):
         ("frame_start", ctypes.c_uint64),
         ("frame_end", ctypes.c_uint64),
         ("batches", ctypes.c_uint64),
+        ("told_ns", ctypes.c_uint64),
         ("timeline", ctypes.c_uint32),
         ("piece_max", ctypes.c_uint32),
         ("node_count", ctypes.c_uint32),
