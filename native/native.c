@@ -1,6 +1,6 @@
 /*
  * What the driver calls through ctypes: its side of the device page, where a
- * plain Python store would not be atomic or not ordered. The scanner, the CRC
+ * plain Python store would not be atomic or not ordered. The scanners, the CRC
  * and the storage node's append loop are exported here too, so that one file
  * shows all names.
  */
@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "appendloop.h"
+#include "binlogscan.h"
 #include "crc32.h"
 #include "crc32c.h"
 #include "shm.h"
@@ -38,6 +39,10 @@ void borealis_walscan_init(struct walscan *scan, uint64_t position, uint32_t tim
 uint64_t borealis_walscan_scan(struct walscan *scan, const unsigned char *bytes, size_t length, uint64_t lsn,
                                uint64_t limit);
 size_t borealis_walscan_size(void);
+void borealis_binlogscan_init(struct binlogscan *scan, uint64_t position);
+uint64_t borealis_binlogscan_scan(struct binlogscan *scan, const unsigned char *bytes, size_t length, uint64_t lsn,
+                                  uint64_t limit);
+size_t borealis_binlogscan_size(void);
 uint32_t borealis_crc32c(uint32_t crc, const void *bytes, size_t length, int without_instruction);
 uint32_t borealis_crc32(uint32_t crc, const void *bytes, size_t length);
 int borealis_append_loop(struct append_state *state);
@@ -115,6 +120,19 @@ EXPORT uint64_t borealis_walscan_scan(struct walscan *scan, const unsigned char 
 
 EXPORT size_t borealis_walscan_size(void) {
     return sizeof(struct walscan);
+}
+
+EXPORT void borealis_binlogscan_init(struct binlogscan *scan, uint64_t position) {
+    binlogscan_init(scan, position);
+}
+
+EXPORT uint64_t borealis_binlogscan_scan(struct binlogscan *scan, const unsigned char *bytes, size_t length,
+                                         uint64_t lsn, uint64_t limit) {
+    return binlogscan_scan(scan, bytes, length, lsn, limit);
+}
+
+EXPORT size_t borealis_binlogscan_size(void) {
+    return sizeof(struct binlogscan);
 }
 
 EXPORT uint32_t borealis_crc32c(uint32_t crc, const void *bytes, size_t length, int without_instruction) {

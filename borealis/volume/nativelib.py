@@ -1,7 +1,8 @@
 """The native helpers of an instance, typed: `libborealis_native.so` through ctypes.
 
-Owns the Python faces of what is in it for the driver: the scanner that finds where records
-end in PostgreSQL's log, CRC-32C, and (for `device.py`) the driver's atomic operations on the device page.
+Owns the Python faces of what is in it for the driver: the scanners that find where records end in
+PostgreSQL's log and groups in a binlog, CRC-32C, and (for `device.py`) the driver's atomic operations on the
+device page.
 It knows where the preloaded volume library lies, but never loads that one: it belongs into an engine.
 
 A call into the library costs about a microsecond; the library keeps no state of its own, and no call blocks.
@@ -26,6 +27,8 @@ Buffer = bytes | bytearray | memoryview
 
 __all__ = [
     "NATIVE_DIR",
+    "BinlogScanState",
+    "BinlogScanner",
     "DeviceView",
     "NativeLibraryError",
     "ScanStop",
@@ -57,6 +60,23 @@ class WalScanState(ctypes.Structure):
     )
 
 
+class BinlogScanState(ctypes.Structure):
+    """`struct binlogscan` of native/binlogscan.h, field by field."""
+
+    _fields_ = (
+        ("position", ctypes.c_uint64),
+        ("record_end", ctypes.c_uint64),
+        ("boundary", ctypes.c_uint64),
+        ("units", ctypes.c_uint64),
+        ("state", ctypes.c_uint32),
+        ("left", ctypes.c_uint32),
+        ("file_start", ctypes.c_uint32),
+        ("file_known", ctypes.c_uint32),
+        ("stop", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    )
+
+
 class DeviceView(ctypes.Structure):
     """`struct device_view` of native/native.c: what to know before the log files are read."""
 
@@ -81,6 +101,17 @@ _SIGNATURES: Final[Signatures] = {
         ctypes.c_uint64,
         [ctypes.POINTER(WalScanState), ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64, ctypes.c_uint64],
     ),
+    "borealis_binlogscan_init": (None, [ctypes.POINTER(BinlogScanState), ctypes.c_uint64]),
+    "borealis_binlogscan_scan": (
+        ctypes.c_uint64,
+        [
+            ctypes.POINTER(BinlogScanState),
+            ctypes.c_void_p,
+            ctypes.c_size_t,
+            ctypes.c_uint64,
+            ctypes.c_uint64,
+        ],
+    ),
     "borealis_crc32c": (ctypes.c_uint32, [ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]),
 }
 
@@ -93,7 +124,11 @@ def volume_library_path() -> Path:
 @lru_cache(maxsize=1)
 def native() -> ctypes.CDLL:
     """The loaded library, with all its functions declared. Raises NativeLibraryError."""
-    return load(_SIGNATURES, {"borealis_walscan_size": ctypes.sizeof(WalScanState)})
+    sizes = {
+        "borealis_walscan_size": ctypes.sizeof(WalScanState),
+        "borealis_binlogscan_size": ctypes.sizeof(BinlogScanState),
+    }
+    return load(_SIGNATURES, sizes)
 
 
 def _pointer(data: Buffer) -> tuple[ctypes.c_void_p, object]:
@@ -191,6 +226,11 @@ class WalScanner:
             )
         return state.record_end, state.page_boundary
 
+    def settled(self, written: int) -> bool:
+        """Whether what the last scan has left below `written` is nothing that a sync can wait for: pages are
+        written whole, and behind the last record they hold nothing of worth."""
+        return not self.missed(written)
+
     def missed(self, written: int) -> bool:
         """Whether the last scan, with all of the log below `written` before it, stopped where it must not.
 
@@ -233,3 +273,81 @@ class WalScanner:
     def stopped(self) -> ScanStop:
         """Why the last scan stopped at `position`."""
         return ScanStop(self._state.stop)
+
+
+class BinlogScanner:
+    """Finds how far a binlog may be shipped. Keeps its place between calls; `position` is the end of a unit,
+    see `engines.mariadb.binlogscan`, whose twin this is.
+
+    It owns no log bytes: `scan` must be given those from `position` on.
+    """
+
+    def __init__(self, position: int, timeline: int = 0) -> None:
+        self.timeline = timeline
+        self._native = native()
+        self._state = BinlogScanState()
+        self._reference = ctypes.byref(self._state)
+        self._native.borealis_binlogscan_init(self._reference, position)
+
+    @classmethod
+    def resume(cls, position: int, file_start: int, timeline: int, read: Callable[[int, int], bytes]) -> Self:
+        """A scanner at `position`, any place where the log was cut once: use it after a restart.
+
+        `file_start`: where the file begins that holds `position`. It is followed from there, because only
+        what comes before says what a place inside a group is. Its own place is at or below `position`.
+        """
+        scanner = cls(file_start, timeline)
+        while (at := scanner.position) < position:
+            scanner.scan(read(at, min(position, at + RESUME_READ_BYTES)), at, position)
+            if scanner.position == at:
+                break
+        return scanner
+
+    def scan(self, data: Buffer, lsn: int, limit: int | None = None) -> tuple[int, int]:
+        """Go on with the bytes of the log from `lsn` on; `lsn` ≤ `position`.
+
+        Returns (`record_end`, `boundary`). Nothing at or above `limit` is looked at: the end of the last
+        finished write, asked *before* the bytes were read.
+        """
+        pointer, _hold = _pointer(data)
+        size = len(data)
+        self._native.borealis_binlogscan_scan(
+            self._reference, pointer, size, lsn, lsn + size if limit is None else limit
+        )
+        state = self._state
+        if state.stop == ScanStop.MISPLACED:
+            raise ValueError(
+                f"bytes {lsn:#x} to {lsn + size:#x} do not contain the position {state.position:#x}"
+            )
+        return state.record_end, state.boundary
+
+    def settled(self, written: int) -> bool:
+        """Whether all that was written below `written` was taken. A sync comes behind whole groups, so while
+        some of one is missing, nothing waits for what was written; but its number also must not be
+        released."""
+        return self.position >= written
+
+    def missed(self, written: int) -> bool:
+        """Whether the last scan stopped at something that is no binlog: the log was misread or is damaged,
+        and to call any of it durable would lose commits."""
+        return self.position < written and bool(self._state.stop == ScanStop.BAD_PAGE)
+
+    @property
+    def position(self) -> int:
+        """Where the next scan goes on."""
+        return int(self._state.position)
+
+    @property
+    def record_end(self) -> int:
+        """End of the last unit found; 0: none yet."""
+        return int(self._state.record_end)
+
+    @property
+    def between_groups(self) -> bool:
+        """`position` is the end of a unit."""
+        return bool(self._state.state == 0 and self._state.left == 0)
+
+    @property
+    def units(self) -> int:
+        """How many units were found."""
+        return int(self._state.units)

@@ -192,8 +192,12 @@ def query_text(event: bytes | memoryview) -> bytes:
 
 
 def look_bytes(header: EventHeader) -> int:
-    """How many of an event's bytes must be there before it can be told what it does to its group."""
+    """How many of an event's bytes must be there before it can be told what it does to its group.
+
+    Raises BinlogError for a length that no such event has."""
     if header.type in (EventType.GTID, EventType.FORMAT_DESCRIPTION):
+        if header.length > LOOK_BYTES:
+            raise BinlogError(f"an event of type {header.type} that is {header.length} bytes long")
         return header.length
     if header.type == EventType.QUERY and header.length <= LOOK_BYTES:
         return header.length
