@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.statistics import show, summary
 from tests.support import processes
-from tests.support.region import PASSWORD, Cluster, Region
+from tests.support.region import DATABASE, PASSWORD, Cluster, Region
 
 
 def available(region: Region, identifier: str) -> bool:
@@ -27,6 +27,7 @@ def measure(region: Region, rounds: int = 5) -> dict[str, Any]:
             Engine="aurora-postgresql",
             MasterUsername="postgres",
             MasterUserPassword=PASSWORD,
+            DatabaseName=DATABASE,
         )
         cluster.add_instance(f"prov{n}-1", wait=False)
         processes.wait_until(lambda n=n: available(region, f"prov{n}-1"), 120, "the writer")

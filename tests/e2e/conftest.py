@@ -1,5 +1,5 @@
-"""Fixtures of the end-to-end tests: one region per test module, clusters in it, and the rule that logs
-stay quiet.
+"""Fixtures of the end-to-end tests: one region per test module, clusters of each edition in it, and the rule
+that logs stay quiet.
 """
 
 from __future__ import annotations
@@ -9,10 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.editions import POSTGRESQL, Edition
 from tests.support.region import Cluster, Region
 
 HARMLESS: tuple[str, ...] = ()
 """Texts of error lines that a module's tests provoke on purpose; a module sets its own `HARMLESS`."""
+
+EDITIONS: tuple[Edition, ...] = (POSTGRESQL,)
+"""The editions that a module's tests are run with; a module that is about one sets its own `EDITIONS`."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what needs an edition with each: `-k mysql` and `-k postgresql` choose one."""
+    if "edition" in metafunc.fixturenames:
+        editions = getattr(metafunc.module, "EDITIONS", EDITIONS)
+        metafunc.parametrize("edition", editions, ids=lambda e: e.name, scope="module")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,7 +44,7 @@ def region(request: pytest.FixtureRequest) -> Iterator[Region]:
     """A running region of this module's own; at the end nothing of it may be left."""
     made = Region(**getattr(request.module, "ENVIRONMENT", {}))
     try:
-        made.up()
+        made.up(*getattr(request.module, "OPTIONS", ()))
         yield made
         allowed = getattr(request.module, "HARMLESS", HARMLESS)
         loud = made.unexpected_log_lines(allowed)
@@ -44,6 +55,6 @@ def region(request: pytest.FixtureRequest) -> Iterator[Region]:
 
 
 @pytest.fixture(scope="module")
-def cluster(region: Region) -> Cluster:
-    """A writer and two readers in three availability zones, shared by the module's tests."""
-    return region.create_cluster()
+def cluster(region: Region, edition: Edition) -> Cluster:
+    """A writer and two readers in three availability zones, shared by the module's tests of one edition."""
+    return region.create_cluster(edition=edition)

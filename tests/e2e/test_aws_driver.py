@@ -10,11 +10,46 @@ import psycopg
 import pytest
 
 from tests.support import processes
+from tests.support.editions import Edition, Target
 from tests.support.region import Cluster, Region
 
 HARMLESS = ("fenced", "engine", "lease", "superseded")
 
 wrapper = pytest.importorskip("aws_advanced_python_wrapper")
+
+
+def over_psycopg(target: Target, **options: Any) -> Any:
+    """A connection of the wrapper over psycopg."""
+    conninfo = psycopg.conninfo.make_conninfo(
+        host=target.host,
+        port=target.port,
+        user=target.user,
+        password=target.password,
+        dbname=target.database,
+    )
+    return wrapper.AwsWrapperConnection.connect(
+        psycopg.Connection.connect, conninfo, wrapper_dialect="aurora-pg", **options
+    )
+
+
+def over_connector(target: Target, **options: Any) -> Any:
+    """A connection of the wrapper over MySQL Connector/Python."""
+    from mysql.connector import Connect
+
+    return wrapper.AwsWrapperConnection.connect(
+        Connect,
+        host=target.host,
+        port=target.port,
+        user=target.user,
+        password=target.password,
+        database=target.database,
+        use_pure=True,
+        wrapper_dialect="aurora-mysql",
+        **options,
+    )
+
+
+DRIVERS = {"postgresql": over_psycopg, "mysql": over_connector}
 
 
 def host_pattern(region: Region, cluster: Cluster) -> str:
@@ -33,20 +68,17 @@ def ask(connection: Any, statement: str) -> Any:
         return cursor.fetchone()[0] if cursor.description else None
 
 
-def test_driver_fails_over_by_itself(region: Region, cluster: Cluster) -> None:
-    from aws_advanced_python_wrapper import AwsWrapperConnection
+def test_driver_fails_over_by_itself(region: Region, cluster: Cluster, edition: Edition) -> None:
     from aws_advanced_python_wrapper.errors import FailoverSuccessError
 
-    connection = AwsWrapperConnection.connect(
-        psycopg.Connection.connect,
-        cluster.conninfo(),
+    connection = DRIVERS[edition.name](
+        cluster.endpoint,
         plugins="failover",
-        wrapper_dialect="aurora-pg",
         cluster_instance_host_pattern=host_pattern(region, cluster),
         autocommit=True,
     )
     try:
-        writer = ask(connection, "SELECT pg_catalog.aurora_db_instance_identifier()")
+        writer = ask(connection, edition.who)
         assert writer == cluster.writer
         ask(connection, "CREATE TABLE IF NOT EXISTS driven (n int)")
         processes.send(cluster.engine_processes(writer), signal.SIGKILL)
@@ -54,8 +86,8 @@ def test_driver_fails_over_by_itself(region: Region, cluster: Cluster) -> None:
         with pytest.raises(FailoverSuccessError):
             while time.monotonic() < deadline:
                 ask(connection, "INSERT INTO driven VALUES (1)")
-        assert ask(connection, "SELECT pg_catalog.aurora_db_instance_identifier()") != writer
-        assert ask(connection, "SELECT pg_is_in_recovery()") is False
+        assert ask(connection, edition.who) != writer
+        assert not ask(connection, edition.reader)
         ask(connection, "INSERT INTO driven VALUES (2)")
     finally:
         connection.close()

@@ -5,24 +5,24 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
 from tests.support import processes
+from tests.support.editions import Edition
 from tests.support.load import Load
 from tests.support.processes import wait_until
 from tests.support.region import Cluster, Region
 
 HARMLESS = ("fenced", "engine", "lease", "superseded")
 CAUSES = [
-    "kill engine", "kill postmaster", "planned", "hang", "kill engine",
-    "kill engine and driver", "planned", "kill postmaster", "hang", "kill engine",
+    "kill engine", "kill main process", "planned", "hang", "kill engine",
+    "kill engine and driver", "planned", "kill main process", "hang", "kill engine",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def load(cluster: Cluster) -> Iterator[Load]:
-    with Load(cluster.conninfo()) as running:
+    with cluster.load() as running:
         yield running
 
 
@@ -30,8 +30,8 @@ def provoke(cluster: Cluster, cause: str, writer: str) -> None:
     """Make the writer go in the way that `cause` names."""
     if cause == "planned":
         cluster.region.rds.failover_db_cluster(DBClusterIdentifier=cluster.identifier)
-    elif cause == "kill postmaster":
-        processes.send([cluster.postmaster(writer)], signal.SIGKILL)
+    elif cause == "kill main process":
+        processes.send([cluster.main_process(writer)], signal.SIGKILL)
     elif cause == "hang":
         processes.send(cluster.driver_processes(writer) + cluster.engine_processes(writer), signal.SIGSTOP)
     else:
@@ -44,16 +44,14 @@ def test_failover_loses_nothing(cluster: Cluster, load: Load, turn: int) -> None
     cause, writer = CAUSES[turn], cluster.writer
     rows = load.count
     wait_until(lambda: load.count > rows + 50, 30, "the load to run")
-    survivors = [
-        psycopg.connect(cluster.instance_conninfo(name), autocommit=True) for name in cluster.readers
-    ]
+    survivors = [cluster.instance(name).connect() for name in cluster.readers]
     provoke(cluster, cause, writer)
     wait_until(lambda: cluster.writer != writer, 30, f"another writer after: {cause}")
     rows = load.count
     wait_until(lambda: load.count > rows + 50, 30, f"writes to go on after: {cause}")
-    assert not load.lost_on(cluster.conninfo())
+    assert not load.lost_on(cluster.endpoint)
     for session in survivors:
-        assert session.execute("SELECT 1").fetchone() == (1,), "a reader's session was cut by a failover"
+        assert session.execute("SELECT 1") == [(1,)], "a reader's session was cut by a failover"
         session.close()
     cluster.wait_healthy()
     assert writer in cluster.readers, "the old writer must come back as a reader"
@@ -62,8 +60,8 @@ def test_failover_loses_nothing(cluster: Cluster, load: Load, turn: int) -> None
 def test_readers_have_every_row_too(cluster: Cluster, load: Load) -> None:
     load.stop()
     for name in cluster.members():
-        conninfo = cluster.instance_conninfo(name)
-        wait_until(lambda conninfo=conninfo: not load.lost_on(conninfo), 20, f"all rows on {name}")
+        target = cluster.instance(name)
+        wait_until(lambda target=target: not load.lost_on(target), 20, f"all rows on {name}")
 
 
 def test_failover_to_a_chosen_reader_and_its_events(region: Region, cluster: Cluster) -> None:
@@ -77,12 +75,12 @@ def test_failover_to_a_chosen_reader_and_its_events(region: Region, cluster: Clu
     assert any(f"Completed failover to DB instance: {target}" in e["Message"] for e in found["Events"])
 
 
-def test_a_cluster_without_readers_recovers_too(region: Region) -> None:
-    alone = region.create_cluster(readers=0)
-    with Load(alone.conninfo(), clients=2) as load:
+def test_a_cluster_without_readers_recovers_too(region: Region, edition: Edition) -> None:
+    alone = region.create_cluster(readers=0, edition=edition)
+    with alone.load(clients=2) as load:
         wait_until(lambda: load.count > 50, 30, "the load to run")
         processes.send(alone.engine_processes(alone.writer), signal.SIGKILL)
         rows = load.count
         wait_until(lambda: load.count > rows + 20, 60, "writes to go on")
         load.stop()
-        assert not load.lost_on(alone.conninfo())
+        assert not load.lost_on(alone.endpoint)

@@ -6,24 +6,22 @@ from __future__ import annotations
 
 import signal
 
-import psycopg
-
 from tests.support import processes
-from tests.support.load import Load
+from tests.support.editions import Edition
 from tests.support.processes import wait_until
 from tests.support.region import Cluster
 
 HARMLESS = ("fenced", "engine", "lease", "superseded")
 
 
-def test_frozen_writer_is_fenced(cluster: Cluster) -> None:
+def test_frozen_writer_is_fenced(cluster: Cluster, edition: Edition) -> None:
     writer = cluster.writer
-    direct = cluster.instance_conninfo(writer)
-    with Load(cluster.conninfo(), clients=2) as load:
+    direct = cluster.instance(writer)
+    with cluster.load(clients=2) as load:
         wait_until(lambda: load.count > 50, 30, "the load to run")
-        old_session = psycopg.connect(direct, autocommit=True)
+        old_session = direct.connect()
         old_session.execute("CREATE TABLE IF NOT EXISTS zombie (n int)")
-        through_endpoint = psycopg.connect(cluster.conninfo(), autocommit=True)
+        through_endpoint = cluster.endpoint.connect()
         frozen = cluster.driver_processes(writer) + cluster.engine_processes(writer)
         processes.send(frozen, signal.SIGSTOP)
         wait_until(lambda: cluster.writer != writer, 30, "another writer")
@@ -34,10 +32,10 @@ def test_frozen_writer_is_fenced(cluster: Cluster) -> None:
             try:
                 session.execute("INSERT INTO zombie VALUES (1)")
                 raise AssertionError("the fenced writer acknowledged a commit")
-            except psycopg.Error:
+            except edition.Error:
                 session.close()
         wait_until(lambda: not any(processes.alive(pid) for pid in frozen), 20, "the old instance to be gone")
         assert cluster.sql("SELECT count(*) FROM zombie") == [(0,)]
         load.stop()
-        assert not load.lost_on(cluster.conninfo())
+        assert not load.lost_on(cluster.endpoint)
     cluster.wait_healthy()

@@ -8,11 +8,10 @@ import signal
 import threading
 import time
 
-import psycopg
 import pytest
 
 from tests.support import processes
-from tests.support.load import Load
+from tests.support.editions import Edition
 from tests.support.processes import wait_until
 from tests.support.region import Cluster, Region
 
@@ -20,8 +19,8 @@ HARMLESS = ("connection", "timed out", "lost", "lease", "peer", "n1", "n2", "n3"
 
 
 @pytest.fixture(scope="module")
-def cluster(region: Region) -> Cluster:
-    made = region.create_cluster(readers=2)
+def cluster(region: Region, edition: Edition) -> Cluster:
+    made = region.create_cluster(edition=edition)
     made.sql("CREATE TABLE stalled (n int PRIMARY KEY)")
     return made
 
@@ -33,7 +32,7 @@ def caught_up(cluster: Cluster) -> bool:
 
 
 def test_losing_one_az_of_storage_costs_no_commit(region: Region, cluster: Cluster) -> None:
-    with Load(cluster.conninfo()) as load:
+    with cluster.load() as load:
         wait_until(lambda: load.count > 100, 30, "the load to run")
         region.signal_nodes(signal.SIGSTOP, "n1", "n2")
         rows = load.count
@@ -42,11 +41,11 @@ def test_losing_one_az_of_storage_costs_no_commit(region: Region, cluster: Clust
         wait_until(lambda: caught_up(cluster), 60, "the AZ to catch up by itself", 0.2)
         assert not load.errors
         load.stop()
-        assert not load.lost_on(cluster.conninfo())
+        assert not load.lost_on(cluster.endpoint)
 
 
 def test_a_killed_node_comes_back_and_catches_up(region: Region, cluster: Cluster) -> None:
-    with Load(cluster.conninfo()) as load:
+    with cluster.load() as load:
         wait_until(lambda: load.count > 100, 30, "the load to run")
         before = region.node_processes("n3")
         processes.send(before, signal.SIGKILL)
@@ -63,15 +62,14 @@ class Stall:
     def __init__(self, region: Region, cluster: Cluster, value: int) -> None:
         self.region, self.cluster, self.value = region, cluster, value
         self.outcome: list[object] = []
-        self.session = psycopg.connect(cluster.conninfo(), autocommit=True)
-        self.pid = self.session.info.backend_pid
+        self.session = cluster.endpoint.connect()
         self.thread = threading.Thread(target=self._insert, daemon=True)
 
     def _insert(self) -> None:
         try:
             self.session.execute("INSERT INTO stalled VALUES (%s)", (self.value,))
             self.outcome.append("acknowledged")
-        except psycopg.Error as error:
+        except self.cluster.edition.Error as error:
             self.outcome.append(error)
 
     def __enter__(self) -> Stall:
@@ -85,10 +83,8 @@ class Stall:
         self.region.signal_nodes(signal.SIGCONT, "n1", "n2", "n3")
 
     def visible_on(self, name: str) -> bool:
-        rows = self.cluster.sql(
-            f"SELECT 1 FROM stalled WHERE n = {self.value}", self.cluster.instance_conninfo(name)
-        )
-        return bool(rows)
+        found = self.cluster.instance(name).sql("SELECT 1 FROM stalled WHERE n = %s", (self.value,))
+        return bool(found)
 
 
 def test_az_and_one_more_node_make_commits_wait(region: Region, cluster: Cluster) -> None:
@@ -101,13 +97,13 @@ def test_az_and_one_more_node_make_commits_wait(region: Region, cluster: Cluster
         wait_until(lambda name=name: stall.visible_on(name), 20, f"the row on {name}")
 
 
-@pytest.mark.parametrize("how", ["pg_cancel_backend", "pg_terminate_backend"])
-def test_cancel_during_a_stall_shows_nothing_that_is_not_durable(
-    region: Region, cluster: Cluster, how: str
+@pytest.mark.parametrize("value", [101, 102], ids=["cancel", "terminate"])
+def test_breaking_off_during_a_stall_shows_nothing_that_is_not_durable(
+    region: Region, cluster: Cluster, edition: Edition, value: int
 ) -> None:
-    value = 100 + len(how)
     with Stall(region, cluster, value) as stall:
-        cluster.sql(f"SELECT {how}({stall.pid})")
+        break_off = edition.cancel if value == 101 else edition.terminate
+        cluster.sql(break_off(stall.session.id))
         time.sleep(0.5)  # again nothing must happen
         for name in cluster.members():
             assert not stall.visible_on(name), "a row that is not durable was shown"

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from tests.support.editions import Edition, series
 from tests.support.region import Region
 
 
-def test_same_names_in_two_regions_do_not_meet(region: Region) -> None:
+def test_same_names_in_two_regions_do_not_meet(region: Region, edition: Edition) -> None:
     other = Region()
     try:
         other.up("--region", "eu-west-1")
-        here, there = region.create_cluster(readers=0), other.create_cluster(readers=0)
+        here, there = (one.create_cluster(readers=0, edition=edition) for one in (region, other))
         assert here.identifier == there.identifier
         here.sql("CREATE TABLE here (n int)")
         there.sql("CREATE TABLE there (n int)")
-        assert here.sql("SELECT to_regclass('there')") == [(None,)]
-        assert there.sql("SELECT to_regclass('here')") == [(None,)]
+        assert here.sql(edition.tables) == [("here",)]
+        assert there.sql(edition.tables) == [("there",)]
         assert there.describe()["AvailabilityZones"] == ["eu-west-1a", "eu-west-1b", "eu-west-1c"]
         other.down()
         assert here.sql("SELECT 1") == [(1,)]
@@ -22,9 +23,10 @@ def test_same_names_in_two_regions_do_not_meet(region: Region) -> None:
         other.destroy()
 
 
-def test_down_and_up_again_keep_everything(region: Region) -> None:
-    cluster = region.create_cluster(readers=1, DBClusterIdentifier="lasting")
-    cluster.sql("CREATE TABLE lasting AS SELECT generate_series(1, 500) AS n")
+def test_down_and_up_again_keep_everything(region: Region, edition: Edition) -> None:
+    cluster = region.create_cluster(readers=1, edition=edition)
+    cluster.sql("CREATE TABLE lasting (n int)")
+    cluster.sql(f"INSERT INTO lasting {series(500)}")
     region.down()
     region.up()
     cluster.wait_healthy()

@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-import psycopg
+from tests.support.editions import Target, postgres_target
 
 CLIENT_NUMBERS = itertools.count()
 """No two loads of a run share a client number, so they may share the table."""
@@ -29,12 +29,12 @@ class ClientBook:
 
 
 class Load:
-    """`clients` threads, each inserting one row per transaction through `conninfo`, reconnecting on
-    every error.
+    """`clients` threads, each inserting one row per transaction at `target`, reconnecting on every
+    error. A connection string of libpq is a target too.
     """
 
-    def __init__(self, conninfo: str, clients: int = 4) -> None:
-        self.conninfo = conninfo
+    def __init__(self, target: Target | str, clients: int = 4) -> None:
+        self.target = _target(target)
         self.books = {next(CLIENT_NUMBERS): ClientBook() for _ in range(clients)}
         self.acknowledgements: list[float] = []
         self._stop = threading.Event()
@@ -43,8 +43,7 @@ class Load:
         ]
 
     def __enter__(self) -> Load:
-        with psycopg.connect(self.conninfo, autocommit=True, connect_timeout=10) as db:
-            db.execute(CREATE)
+        self.target.sql(CREATE)
         for thread in self._threads:
             thread.start()
         return self
@@ -63,7 +62,7 @@ class Load:
         seq = 0
         while not self._stop.is_set():
             try:
-                with psycopg.connect(self.conninfo, autocommit=True, connect_timeout=10) as db:
+                with self.target.connect(timeout=10) as db:
                     while not self._stop.is_set():
                         seq += 1
                         book.in_doubt.add(seq)
@@ -73,7 +72,7 @@ class Load:
                         book.in_doubt.discard(seq)
                         book.acknowledged.add(seq)
                         self.acknowledgements.append(time.monotonic())
-            except psycopg.Error as error:
+            except self.target.edition.Error as error:
                 book.errors.append(f"{type(error).__name__}: {error}".strip())
                 self._stop.wait(0.005)
 
@@ -91,14 +90,16 @@ class Load:
         """The (client, seq) pairs acknowledged so far."""
         return {(client, seq) for client, book in self.books.items() for seq in tuple(book.acknowledged)}
 
-    def lost_on(self, conninfo: str) -> set[tuple[int, int]]:
-        """Acknowledged pairs that the instance behind `conninfo` does not have."""
+    def lost_on(self, target: Target | str) -> set[tuple[int, int]]:
+        """Acknowledged pairs that the instance at `target` does not have."""
         wanted = self.snapshot()
-        with psycopg.connect(conninfo, autocommit=True, connect_timeout=10) as db:
-            have = set(db.execute("SELECT client, seq FROM ledger").fetchall())
-        return wanted - have
+        return wanted - set(_target(target).sql("SELECT client, seq FROM ledger"))
 
     def longest_gap(self) -> float:
         """Longest time in seconds between two acknowledgements, over all clients."""
         times = sorted(self.acknowledgements)
         return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)
+
+
+def _target(given: Target | str) -> Target:
+    return postgres_target(given) if isinstance(given, str) else given

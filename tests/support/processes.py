@@ -46,11 +46,23 @@ def working_in(directory: Path) -> list[int]:
 
 def alive(pid: int) -> bool:
     """Whether the process exists and is not a zombie."""
+    stat = _stat(pid)
+    return bool(stat) and stat[0] != "Z"
+
+
+def parent(pid: int) -> int:
+    """Pid of the process's parent; 0 when the process is gone."""
+    stat = _stat(pid)
+    return int(stat[1]) if stat else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent and what follows in /proc; empty when the process is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return False
-    return stat.rsplit(")", 1)[1].split()[0] != "Z"
+        return []
+    return text.rsplit(")", 1)[1].split()
 
 
 def send(pids: list[int], sig: signal.Signals) -> None:

@@ -15,19 +15,22 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
-import psycopg
 from botocore.config import Config
 
 from tests.support import processes
+from tests.support.editions import POSTGRESQL, Edition, Row, Target, postgres_target
+from tests.support.load import Load
 
 BOREALIS = Path(sys.executable).parent / "borealis"
 PASSWORD = "Aurora-Test-" + secrets.token_hex(6)
 WAIT = {"Delay": 1, "MaxAttempts": 180}
+DATABASE = "app"
 
 
 def free_port() -> int:
@@ -43,28 +46,52 @@ class Cluster:
 
     region: Region
     identifier: str
+    edition: Edition = POSTGRESQL
 
     def describe(self) -> dict[str, Any]:
         """DescribeDBClusters for this one."""
         found = self.region.rds.describe_db_clusters(DBClusterIdentifier=self.identifier)
         return dict(found["DBClusters"][0])
 
-    def conninfo(self, host: str | None = None, user: str = "postgres", dbname: str = "postgres") -> str:
-        """Connection string through the writer endpoint, or to `host`."""
+    @property
+    def endpoint(self) -> Target:
+        """The writer endpoint."""
+        return self.at(str(self.describe()["Endpoint"]))
+
+    @property
+    def reader_endpoint(self) -> Target:
+        """The reader endpoint."""
+        return self.at(str(self.describe()["ReaderEndpoint"]))
+
+    def instance(self, identifier: str) -> Target:
+        """The endpoint of an instance."""
+        found = self.region.rds.describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"][0]
+        return self.at(str(found["Endpoint"]["Address"]))
+
+    def at(self, host: str) -> Target:
+        """One of the cluster's endpoints by its name or address."""
+        port = int(self.describe()["Port"])
+        return Target(self.edition, host, port, self.edition.user, DATABASE, PASSWORD)
+
+    def load(self, clients: int = 4) -> Load:
+        """Writers at the writer endpoint."""
+        return Load(self.endpoint, clients)
+
+    def conninfo(self, host: str | None = None) -> str:
+        """For clients of libpq: the writer endpoint, or `host`."""
         about = self.describe()
         return (
-            f"host={host or about['Endpoint']} port={about['Port']} user={user} "
-            f"password={PASSWORD} dbname={dbname} application_name=test"
+            f"host={host or about['Endpoint']} port={about['Port']} user={self.edition.user} "
+            f"password={PASSWORD} dbname={DATABASE} application_name=test"
         )
 
     def reader_conninfo(self) -> str:
-        """Connection string through the reader endpoint."""
+        """For clients of libpq: the reader endpoint."""
         return self.conninfo(self.describe()["ReaderEndpoint"])
 
     def instance_conninfo(self, identifier: str) -> str:
-        """Connection string through an instance endpoint."""
-        found = self.region.rds.describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"][0]
-        return self.conninfo(found["Endpoint"]["Address"])
+        """For clients of libpq: an instance endpoint."""
+        return self.conninfo(self.instance(identifier).host)
 
     def members(self) -> dict[str, bool]:
         """Instance identifiers, and whether each is the writer."""
@@ -80,11 +107,21 @@ class Cluster:
         """Identifiers of the readers."""
         return sorted(name for name, is_writer in self.members().items() if not is_writer)
 
-    def sql(self, statement: str, conninfo: str | None = None) -> list[tuple[Any, ...]]:
+    def sql(
+        self, statement: str, at: Target | str | None = None, parameters: Sequence[object] | None = None
+    ) -> list[Row]:
         """Run one statement in its own session (the writer endpoint's, unless told) and give its rows."""
-        with psycopg.connect(conninfo or self.conninfo(), autocommit=True, connect_timeout=15) as db:
-            cursor = db.execute(statement)  # type: ignore[arg-type]
-            return cursor.fetchall() if cursor.description else []
+        target = postgres_target(at) if isinstance(at, str) else at
+        return (target or self.endpoint).sql(statement, parameters)
+
+    def who(self, at: Target) -> str:
+        """Which instance answers there."""
+        return str(at.sql(self.edition.who)[0][0])
+
+    def is_reader(self, at: Target) -> bool:
+        """Whether the instance that answers there is a reader."""
+        with at.connect() as session:
+            return self.edition.is_reader(session)
 
     def status(self) -> dict[str, Any]:
         """What `borealis status` knows of this cluster."""
@@ -98,9 +135,10 @@ class Cluster:
         """Folder of the instance's engine."""
         return self.region.data / "instances" / self.instance_status(identifier)["incarnation"] / "data"
 
-    def postmaster(self, identifier: str) -> int:
-        """Pid of the instance's engine."""
-        return int((self.data_directory(identifier) / "postmaster.pid").read_text().split()[0])
+    def main_process(self, identifier: str) -> int:
+        """Pid of the instance's engine: of its processes the one that started the others."""
+        pids = self.engine_processes(identifier)
+        return next(pid for pid in pids if processes.parent(pid) not in pids)
 
     def engine_processes(self, identifier: str) -> list[int]:
         """Pids of the instance's engine and its children."""
@@ -116,7 +154,7 @@ class Cluster:
         self.region.rds.create_db_instance(
             DBInstanceIdentifier=identifier,
             DBClusterIdentifier=self.identifier,
-            Engine="aurora-postgresql",
+            Engine=self.edition.engine,
             DBInstanceClass=more.pop("DBInstanceClass", "db.r6g.large"),
             **more,
         )
@@ -233,18 +271,25 @@ class Region:
             self._rds = self.client("rds")
         return self._rds
 
-    def create_cluster(self, readers: int = 2, instance_class: str = "db.r6g.large", **more: Any) -> Cluster:
+    def create_cluster(
+        self,
+        readers: int = 2,
+        instance_class: str = "db.r6g.large",
+        edition: Edition = POSTGRESQL,
+        **more: Any,
+    ) -> Cluster:
         """A cluster with one writer and `readers` readers, all available, one per AZ as far as they go."""
         self._made += 1
         identifier = more.pop("DBClusterIdentifier", f"c{self._made}")
         self.rds.create_db_cluster(
             DBClusterIdentifier=identifier,
-            Engine="aurora-postgresql",
-            MasterUsername="postgres",
+            Engine=edition.engine,
+            MasterUsername=edition.user,
             MasterUserPassword=PASSWORD,
+            DatabaseName=DATABASE,
             **more,
         )
-        cluster = Cluster(self, identifier)
+        cluster = Cluster(self, identifier, edition)
         for n in range(readers + 1):
             cluster.add_instance(f"{identifier}-{n + 1}", wait=False, DBInstanceClass=instance_class)
         for n in range(readers + 1):
