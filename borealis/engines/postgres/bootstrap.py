@@ -16,10 +16,10 @@ from borealis.engines.base import BootstrapSpec, EngineError, EngineVersion, Run
 from borealis.engines.postgres import scram
 from borealis.engines.postgres.controlfile import read_control_file
 from borealis.engines.postgres.image import clean_image, remove_wal
-from borealis.engines.postgres.programs import run_program
 from borealis.engines.postgres.settings import ADMIN_DATABASE, ADMIN_ROLE
 from borealis.engines.postgres.wal import PAGE_BYTES, read_wal, segment_start
 from borealis.engines.postgres.walscan import WalScanner
+from borealis.engines.programs import run_program
 
 SUPERUSER_GROUP = "rds_superuser"
 _RESERVED_ROLES = frozenset(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from borealis.engines.base import EngineError, EngineVersion
-from borealis.engines.postgres.programs import run_program
+from borealis.engines.programs import run_program
 
 ENGINE_NAME = "aurora-postgresql"
 MIN_MAJOR = 14

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from borealis.engines.base import EngineError
 from borealis.engines.postgres.controlfile import read_control_file
-from borealis.engines.postgres.topology import TOPOLOGY_FILE
 from borealis.engines.postgres.wal import is_wal_file, segment_start
+from borealis.engines.topology import TOPOLOGY_FILE
 
 _INSTANCE_FILES = (
     "postmaster.pid",

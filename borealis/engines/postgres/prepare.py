@@ -14,7 +14,7 @@ from pathlib import Path
 from borealis.engines.base import Command, EngineError, EngineVersion, InstanceSettings
 from borealis.engines.postgres import settings as pg
 from borealis.engines.postgres.controlfile import read_control_file
-from borealis.engines.postgres.programs import run_program
+from borealis.engines.programs import run_program
 
 LOG_DEVICE_KIND = "pgwal"
 _MINIMUMS = {

@@ -36,8 +36,8 @@ from borealis.engines.postgres.bootstrap import quote_identifier, quote_literal
 from borealis.engines.postgres.controlfile import read_control_file
 from borealis.engines.postgres.scram import is_verifier
 from borealis.engines.postgres.settings import ADMIN_DATABASE, ADMIN_ROLE, PROMISED
-from borealis.engines.postgres.topology import write_topology
 from borealis.engines.postgres.walscan import WalScanner
+from borealis.engines.topology import write_topology
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 

@@ -1,4 +1,4 @@
-"""Running PostgreSQL's own programs, as the engine's user.
+"""Running an engine's own programs, as the engine's user.
 
 Owns how a helper program is started and how its failure is told. Never: the server of an instance.
 """
