@@ -161,6 +161,17 @@ class MakeImage(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class TrimLog(Action):
+    """Let the storage nodes forget the log below a position."""
+
+    below: int
+
+    @property
+    def key(self) -> str:
+        return "trim"
+
+
+@dataclass(frozen=True, slots=True)
 class DropImageJob(Action):
     """Remove what an unfinished image job left."""
 

@@ -33,6 +33,7 @@ class Memory:
     avoid: set[str] = field(default_factory=set)  # incarnations that failed to open since the last success
     topology_pushed_at: float = float("-inf")
     topology_told: Membership = ()
+    trimmed_at: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)

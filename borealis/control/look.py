@@ -11,6 +11,8 @@ from borealis.control.view import View
 
 TOPOLOGY_SECONDS = 2.0
 """How old the members' list in the engines may be, in seconds."""
+TRIM_PAUSE_SECONDS = 5.0
+"""How long after a trim the next one may be at the earliest: what the nodes hold must be seen first."""
 
 
 def look(
@@ -40,6 +42,7 @@ def look(
         failures=failures or {},
         avoid=frozenset(memory.avoid),
         endpoints_applied=memory.endpoints_applied,
+        trim_pausing=now - memory.trimmed_at < TRIM_PAUSE_SECONDS,
         topology_due=now - memory.topology_pushed_at >= TOPOLOGY_SECONDS,
         topology_told=memory.topology_told,
     )

@@ -26,6 +26,7 @@ from borealis.control.actions import (
     StopInstance,
     Sweep,
     SyncEndpoints,
+    TrimLog,
 )
 from borealis.control.endpoint_plan import endpoint_plan
 from borealis.control.failover import (
@@ -38,7 +39,9 @@ from borealis.control.failover import (
 from borealis.control.records import Instance
 from borealis.control.settings import ControlSettings
 from borealis.control.states import ClusterStatus, EndpointStatus, InstanceStatus, Want
+from borealis.control.trimming import trim_due
 from borealis.control.view import View
+from borealis.engines.registry import get_engine
 
 OPENING_SILENCE_FACTOR = 3
 """A candidate that was not heard of for this many leases is given up."""
@@ -60,6 +63,7 @@ def plan(view: View, settings: ControlSettings) -> list[Action]:
         *_password(view),
         *_topology(view),
         *_images(view, settings),
+        *_trim(view, settings),
         *([DropGarbage()] if cluster.volume.garbage else []),
     ]
 
@@ -212,3 +216,12 @@ def _images(view: View, settings: ControlSettings) -> Iterator[Action]:
     newest = max((image.lsn for image in volume.images), default=volume.start_lsn)
     if status is not None and status.vdl - newest >= settings.image_log_bytes:
         yield MakeImage()
+
+
+def _trim(view: View, settings: ControlSettings) -> Iterator[Action]:
+    if view.trim_pausing:
+        return
+    log_file_bytes = get_engine(view.cluster.engine).log_file_bytes
+    below = trim_due(view, log_file_bytes, settings.trim_log_bytes)
+    if below is not None:
+        yield TrimLog(below)

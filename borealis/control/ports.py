@@ -128,6 +128,11 @@ class Volumes(Protocol):
     async def delete_image(self, volume: str, image: Image) -> None:
         """Remove an image from nodes and caches."""
 
+    async def trim(self, volume: str, below: int) -> None:
+        """Let every node that answers forget log and images below this position, which nobody needs any more.
+        A node that does not have all of that log durably yet keeps it. Never raises for nodes that do not
+        answer."""
+
     async def drop(self, volume: str) -> None:
         """Remove the volume from all nodes that answer, and from this machine. Raises if one did not."""
 

@@ -9,6 +9,7 @@ import msgspec
 
 from borealis.region import RegionConfig
 
+MIB = 1 << 20
 GIB = 1 << 30
 PROMOTION_TRIES_BY_TIER = 5
 """After this many openings that failed in a row, promotion tiers no longer decide."""
@@ -40,6 +41,9 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     image_log_bytes: float = 1 * GIB
     """A new image is made after this much log; 0: never."""
     images_kept: float = 2
+    """How many of the newest images are kept; at least 2."""
+    trim_log_bytes: float = 64 * MIB
+    """Log that no image and no reader needs is removed when there is so much of it; 0: never."""
     retry_min_seconds: float = 0.1
     """After a step that failed: first pause, doubled each time up to the next one."""
     retry_max_seconds: float = 10.0

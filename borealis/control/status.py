@@ -3,7 +3,7 @@
 FORMAT (answer of the control socket's `status`; sizes in bytes, positions are
 LSNs) {region, clusters: [{identifier, status, engine, version, engine_version,
 endpoint, reader_endpoint, port, endpoints_current, endpoints: [{type, name,
-address}], volume: {id, term, timeline, vdl, segments: [{node, az, scl, vdl,
+address}], volume: {id, term, timeline, vdl, segments: [{node, az, base, scl, vdl,
 connected, behind_bytes}]}, instances: [{identifier, status, role, serving, az,
 class, address, incarnation, lag_ms, replay_lsn, tier, reason}]}], nodes: [{id, az,
 status, pid, segments, bytes}], events: [{date, source, message}]}
@@ -103,6 +103,7 @@ def _volume(view: View) -> dict[str, Any]:
                 "connected": segment.connected,
                 "scl": segment.scl if segment.connected else None,
                 "vdl": segment.vdl if segment.connected else None,
+                "base": segment.base if segment.connected else None,
                 "behind_bytes": max(0, vdl - segment.scl) if segment.connected else None,
             }
             for segment in seen.segments

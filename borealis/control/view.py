@@ -114,7 +114,9 @@ class SegmentSeen:
     connected: bool
     scl: int = 0
     vdl: int = 0
+    base: int = 0  # the first byte of the log that it holds
     bytes_on_disk: int = 0
+    images: frozenset[str] = frozenset()  # names of the images that are whole on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class View:
     failures: Mapping[str, int] = field(default_factory=dict)  # failed tries in a row, by action key
     avoid: frozenset[str] = frozenset()  # incarnations that failed to open since the last success
     endpoints_applied: EndpointPlan | None = None  # what the endpoints were last made to be
+    trim_pausing: bool = False  # the nodes were told to trim a moment ago
     topology_due: bool = False
     topology_told: Membership = ()  # the membership that the drivers were last told
 

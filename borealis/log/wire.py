@@ -261,8 +261,8 @@ class BlobDelete(ControlMessage):
 
 @dataclass(frozen=True, slots=True)
 class Trim(ControlMessage):
-    """Log bytes below `below` are not needed any more: a version of the volume stands there. It must be a
-    place where a complete record ends. A segment that does not have it all durably yet leaves its log as it
+    """Log bytes below `below` are not needed any more: a version of the volume stands there, and a complete
+    record ends there or later, durably. A segment that does not have it all durably yet leaves its log as it
     is."""
 
     KIND: ClassVar[Kind] = Kind.TRIM

@@ -24,7 +24,17 @@ from pathlib import Path
 import msgspec
 
 from borealis.errors import BorealisError
-from borealis.log.wire import BlobData, BlobDelete, BlobGet, BlobOk, BlobPut, Purpose, Status, StatusReply
+from borealis.log.wire import (
+    BlobData,
+    BlobDelete,
+    BlobGet,
+    BlobInfo,
+    BlobOk,
+    BlobPut,
+    Purpose,
+    Status,
+    StatusReply,
+)
 from borealis.logs import get_logger
 from borealis.storage.client import NodeConnection
 from borealis.volume.archive import ArchiveInfo, pack_directory, unpack_archive
@@ -36,6 +46,7 @@ PIECE_BYTES = 1 << 20
 """Size of one transferred piece, in bytes."""
 
 _MANIFEST_NAME = re.compile(r"image-([0-9a-f]{16})\.json")
+_BLOB_NAME = re.compile(r"image-([0-9a-f]{16})\.(?:json|tar\.zst)")
 
 
 class ImageError(BorealisError):
@@ -64,7 +75,29 @@ class ImageManifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        return f"image-{self.lsn:016x}.json"
+        return manifest_name(self.lsn)
+
+
+def position_of(blob: str) -> int | None:
+    """The log position of the image that this blob is a part of; None: of none."""
+    match = _BLOB_NAME.fullmatch(blob)
+    return int(match[1], 16) if match else None
+
+
+def manifest_name(lsn: int) -> str:
+    """The name of the manifest of the image at a position."""
+    return f"image-{lsn:016x}.json"
+
+
+def archive_of(manifest: str) -> str:
+    """The name of the archive that belongs to a manifest's name."""
+    return manifest.removesuffix(".json") + ".tar.zst"
+
+
+def whole(blobs: Sequence[BlobInfo]) -> frozenset[str]:
+    """The names of those manifests among `blobs` whose archives are there, too."""
+    names = {blob.name for blob in blobs}
+    return frozenset(n for n in names if _MANIFEST_NAME.fullmatch(n) and archive_of(n) in names)
 
 
 Connect = Callable[[str], Awaitable[NodeConnection]]
@@ -211,7 +244,7 @@ async def find(connect: Connect, addresses: Sequence[str], at_most: int | None =
     for lsn in sorted(names, reverse=True):
         for address in names[lsn]:
             with contextlib.suppress(BorealisError, OSError, msgspec.DecodeError):
-                return await _manifest(connect, address, f"image-{lsn:016x}.json")
+                return await _manifest(connect, address, manifest_name(lsn))
     raise ImageError(
         f"no node of {len(addresses)} holds a usable image"
         + (f" at or below {at_most:X}" if at_most is not None else "")

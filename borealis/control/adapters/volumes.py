@@ -22,7 +22,7 @@ from borealis.errors import BorealisError
 from borealis.log.history import TermHistory
 from borealis.log.quorum import QuorumSet
 from borealis.log.seeding import SEED_TERM, VolumeSeeder
-from borealis.log.wire import BlobDelete, Create, Drop, Purpose, Status, StatusReply
+from borealis.log.wire import BlobDelete, Create, Drop, Purpose, Status, StatusReply, Trim
 from borealis.logs import get_logger
 from borealis.paths import RegionPaths
 from borealis.region import RegionConfig
@@ -36,6 +36,7 @@ SEED_SECONDS = 15.0
 SEED_REST_SECONDS = 1.0
 """How long a seeding that is durable already waits for the last segments."""
 LOOK_SECONDS = 1.0
+TRIM_SECONDS = 10.0
 PASSABLE = 0o711
 
 
@@ -128,6 +129,8 @@ class VolumeNodes:
                 connected=True,
                 scl=answer.end,
                 vdl=answer.vdl.lsn,
+                base=answer.base,
+                images=images.whole(answer.blobs),
                 bytes_on_disk=answer.bytes_on_disk,
             )
             for node, answer in zip(nodes, answers, strict=True)
@@ -215,12 +218,33 @@ class VolumeNodes:
 
     async def delete_image(self, volume: str, image: Image) -> None:
         for node in self.nodes():
-            with contextlib.suppress(StorageError, OSError):
-                connection = await self._connection(volume, node)
-                for name in (image.name, image.name.replace(".json", ".tar.zst")):
-                    with contextlib.suppress(NodeRefused):
-                        await connection.request(BlobDelete(name), timeout=LOOK_SECONDS)
+            await self._delete_image(volume, node, image.name)
         await asyncio.to_thread(shutil.rmtree, self._paths.image_cache(volume, image.lsn), ignore_errors=True)
+
+    async def _delete_image(self, volume: str, node: Node, name: str) -> None:
+        with contextlib.suppress(StorageError, OSError):
+            connection = await self._connection(volume, node)
+            for blob in (name, images.archive_of(name)):
+                with contextlib.suppress(NodeRefused):
+                    await connection.request(BlobDelete(blob), timeout=LOOK_SECONDS)
+
+    # trimming
+
+    async def trim(self, volume: str, below: int) -> None:
+        await asyncio.gather(*(self._trim(volume, node, below) for node in self.nodes()))
+
+    async def _trim(self, volume: str, node: Node, below: int) -> None:
+        answer = await self._status(volume, node)
+        if answer is None:
+            return
+        # Also those that were removed while this node was away: their log is gone elsewhere.
+        for blob in answer.blobs:
+            lsn = images.position_of(blob.name)
+            if lsn is not None and lsn < below:
+                await self._delete_image(volume, node, images.manifest_name(lsn))
+        with contextlib.suppress(StorageError, OSError):
+            connection = await self._connection(volume, node)
+            await connection.request(Trim(below), timeout=TRIM_SECONDS)
 
     # dropping
 

@@ -24,6 +24,7 @@ from borealis.control.actions import (
     StopInstance,
     Sweep,
     SyncEndpoints,
+    TrimLog,
 )
 from borealis.control.context import ControlContext
 from borealis.control.steps import (
@@ -73,5 +74,7 @@ async def run(context: ControlContext, cluster: str, action: Action) -> None:  #
             await images.make_image(context, cluster)
         case DropImageJob():
             await images.drop_image_job(context, cluster)
+        case TrimLog(below=below):
+            await upkeep.trim_log(context, cluster, below)
         case _:
             raise TypeError(f"there is no step for {action!r}")

@@ -16,6 +16,8 @@ from borealis.control.steps.instance_create import (
     next_server_number,
 )
 from borealis.control.store import Conflict
+from borealis.control.trimming import IMAGES_MIN
+from borealis.control.view import is_serving
 from borealis.logs import get_logger
 
 log = get_logger(__name__)
@@ -80,9 +82,10 @@ async def drop_image_job(context: ControlContext, key: str) -> None:
 async def _drop_old_images(context: ControlContext, key: str) -> None:
     """Remove images that nobody starts from any more: first from the record, then from the nodes."""
     cluster = context.cluster(key)
-    in_use = {i.incarnation.image_lsn for i in context.store.instances(key) if i.incarnation is not None}
+    lives = [i.incarnation for i in context.store.instances(key)]
+    in_use = {life.image_lsn for life in lives if life is not None and not is_serving(life)}
     images = sorted(cluster.volume.images, key=lambda i: i.lsn, reverse=True)
-    kept = int(context.settings.images_kept)
+    kept = max(IMAGES_MIN, int(context.settings.images_kept))
     old = [image for image in images[kept:] if image.lsn not in in_use]
     if not old:
         return

@@ -1,4 +1,4 @@
-"""Small steps that keep a running cluster in order: lease, master password, the members' list in engines."""
+"""Small steps that keep a running cluster in order: lease, old log, master password, members' list."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ log = get_logger(__name__)
 async def renew_lease(context: ControlContext, incarnation: str, term: int) -> None:
     """Vouch for the writer of `term` for one more lease."""
     await context.drivers.renew(incarnation, term, context.settings.lease_seconds)
+
+
+async def trim_log(context: ControlContext, key: str, below: int) -> None:
+    """Let the storage nodes forget the log below a position, and images that would need it."""
+    cluster = context.cluster(key)
+    context.memory(key).trimmed_at = asyncio.get_running_loop().time()
+    await context.volumes.trim(cluster.volume.id, below)
+    log.info("%s: the log below %X was let go of", cluster.identifier, below)
 
 
 async def set_password(context: ControlContext, key: str) -> None:

@@ -23,6 +23,9 @@ from borealis.control.view import DriverEngine, DriverStatus, EngineLife, Segmen
 from borealis.errors import BorealisError
 from borealis.rpc import RpcConnectionLost, RpcError, RpcTimeout
 
+LOG_FILE = 16 * 1024 * 1024
+"""What positions in the log are multiples of here."""
+
 
 class Broken(AssertionError):
     """An invariant was violated."""
@@ -49,10 +52,13 @@ class FakeVolume:
     promised: int = 1
     writer_term: int = 0
     timeline: int = 1
-    vdl: int = 1000
-    checkpoint: int = 1000
+    base: int = 0
+    """Below it the log is gone."""
+    vdl: int = 1000 * LOG_FILE
+    checkpoint: int = 1000 * LOG_FILE
     """Where the last checkpoint in the log is: no image is newer."""
-    images: set[str] = field(default_factory=set)
+    images: dict[str, int] = field(default_factory=dict)
+    """Name → from where on the image needs the log."""
     verifier: str = ""
 
 
@@ -116,6 +122,8 @@ class World:
             return
         if life.engine_ran:
             raise Broken(f"the directory of {incarnation} is used again after its engine ended")
+        if life.plan.image.lsn < self.volumes[life.plan.volume].base:
+            raise Broken(f"{incarnation} needs log that is gone")
         for other, present in self.lives.items():
             if present.engine and present.plan.address and present.plan.address == life.plan.address:
                 raise Broken(f"{incarnation} and {other} listen on the same address")
@@ -168,7 +176,7 @@ class World:
             raise RpcError("Superseded", f"{volume.promised} is promised")
         volume.promised = volume.writer_term = term2
         volume.timeline += 1
-        volume.vdl += 100
+        volume.vdl += 100 * LOG_FILE
         life.role, life.term = "writer", term2
         self.note(f"{incarnation} is writer at term {term2}")
 
@@ -323,18 +331,22 @@ class Ports:
         volume = cluster.volume.id
         if volume in self.world.volumes:
             raise Broken(f"volume {volume} is created twice")
-        self.world.volumes[volume] = FakeVolume(images={"first"}, verifier=cluster.master_verifier)
+        self.world.volumes[volume] = FakeVolume(
+            images={"first": 1000 * LOG_FILE}, verifier=cluster.master_verifier
+        )
         await self._step(0.5)
-        image = Image(name="first", lsn=1000, timeline=1, created_at=now_utc())
-        return CreatedVolume("sys", 900, 1000, 1, 1, image)
+        image = Image(name="first", lsn=1000 * LOG_FILE, timeline=1, created_at=now_utc())
+        return CreatedVolume("sys", 900 * LOG_FILE, 1000 * LOG_FILE, 1, 1, image)
 
     async def look(self, volume: str) -> VolumeSeen:
         self._alive()
         await asyncio.sleep(0.001)
         self._alive()
         present = self.world.volumes.get(volume)
+        end = present.vdl if present else 0
+        base, images = (present.base, frozenset(present.images)) if present else (0, frozenset[str]())
         segments = tuple(
-            SegmentSeen(f"n{n}", "z", n <= self.world.nodes_up, vdl=present.vdl if present else 0)
+            SegmentSeen(f"n{n}", "z", n <= self.world.nodes_up, end, end, base, images=images)
             for n in range(1, 7)
         )
         return VolumeSeen(segments=segments, known=True)
@@ -345,12 +357,20 @@ class Ports:
         if volume.checkpoint <= plan.image.lsn:
             raise BorealisError("nothing is gained")
         name = f"image-{volume.checkpoint}"
-        volume.images.add(name)
+        volume.images[name] = volume.checkpoint
         return Image(name=name, lsn=volume.checkpoint, timeline=timeline, created_at=now_utc())
 
     async def delete_image(self, volume: str, image: Image) -> None:
         await self._step()
-        self.world.volumes[volume].images.discard(image.name)
+        self.world.volumes[volume].images.pop(image.name, None)
+
+    async def trim(self, volume: str, below: int) -> None:
+        await self._step()
+        present = self.world.volumes[volume]
+        if sum(1 for lsn in present.images.values() if lsn >= below) < 2:
+            raise Broken(f"with the log below {below} gone there are no two images to start from")
+        present.base = max(present.base, below)
+        self.world.note(f"the log of {volume} begins at {below // LOG_FILE}")
 
     async def drop(self, volume: str) -> None:
         await self._step()

@@ -17,6 +17,7 @@ from borealis.control.states import ClusterStatus, Want
 from borealis.control.store import StoreError
 from borealis.errors import BorealisError
 
+from .fakes import LOG_FILE
 from .region import FakeRegion
 from .virtual_time import run_virtually
 
@@ -65,7 +66,7 @@ async def one_blow(region: FakeRegion, key: str, rng: random.Random, number: int
 
 async def scenario(folder: Path, seed: int) -> None:
     rng = random.Random(seed)
-    region = FakeRegion(folder, seed, ControlSettings(start_seconds=20, image_log_bytes=500))
+    region = FakeRegion(folder, seed, ControlSettings(start_seconds=20, image_log_bytes=500 * LOG_FILE))
     region.world.flaky = rng.choice([0.0, 0.02, 0.1])
     await region.start()
     key = await region.create_cluster()

@@ -322,7 +322,7 @@ def test_instance_that_cannot_start_is_failed_then_recovers(tmp_path: Path) -> N
         await region.start()
         key, _ = await three(region)
         volume = region.world.volumes[region.cluster(key).volume.id]
-        images, volume.images = volume.images, set()
+        images, volume.images = volume.images, {}
         added = await region.create_instance(key, "four")
         await region.until(lambda: region.instance(added).status is InstanceStatus.FAILED)
         assert "there is no image" in region.instance(added).status_reason

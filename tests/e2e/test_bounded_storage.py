@@ -1,0 +1,98 @@
+"""The volume's log does not grow for ever: it goes once newer images exist, and nothing is missed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import wait_until
+from tests.support.region import Cluster, Region
+
+MIB = 1 << 20
+FILE_BYTES = 64 * MIB
+"""A node's log file. The newest and the oldest are used in part, one is made ahead, two are kept spare."""
+
+
+@pytest.fixture(scope="module")
+def region() -> Iterator[Region]:
+    """With images and trimming after little log."""
+    made = Region()
+    try:
+        made.up("--set", f"image_log_bytes={24 * MIB}", "--set", f"trim_log_bytes={8 * MIB}")
+        yield made
+        loud = made.unexpected_log_lines(())
+        assert not loud, "unexpected errors in the logs:\n" + "\n".join(loud[:40])
+        made.down()
+    finally:
+        made.destroy()
+
+
+@pytest.fixture(scope="module")
+def cluster(region: Region) -> Cluster:
+    made = region.create_cluster(readers=1)
+    made.sql("CREATE TABLE filler (n int, text text)")
+    return made
+
+
+def segments(cluster: Cluster) -> list[dict[str, Any]]:
+    return list(cluster.status()["volume"]["segments"])
+
+
+def highest(cluster: Cluster) -> int:
+    """The highest position at which a segment's log begins."""
+    return max(s["base"] for s in segments(cluster) if s["connected"])
+
+
+def write_until_trimmed(cluster: Cluster, above: int, nodes: int = 6) -> None:
+    """Write until that many segments have let go of the log up to a place above `above`."""
+
+    def done() -> bool:
+        cluster.sql("INSERT INTO filler SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, 20000) n")
+        return sum(1 for s in segments(cluster) if s["connected"] and s["base"] > above) >= nodes
+
+    wait_until(done, 120, f"{nodes} segments trimmed above {above:X}", 0.2)
+
+
+def test_log_goes_and_new_readers_and_writers_miss_nothing(region: Region, cluster: Cluster) -> None:
+    for _ in range(2):
+        write_until_trimmed(cluster, above=highest(cluster))
+    rows = cluster.sql("SELECT count(*), sum(n) FROM filler")
+    cluster.add_instance("late")
+    assert cluster.sql("SELECT count(*), sum(n) FROM filler", cluster.instance_conninfo("late")) == rows
+    region.rds.failover_db_cluster(DBClusterIdentifier=cluster.identifier, TargetDBInstanceIdentifier="late")
+    wait_until(lambda: cluster.writer == "late", 60, "the new writer", 0.1)
+    cluster.wait_healthy()
+    assert cluster.sql("SELECT count(*), sum(n) FROM filler") == rows
+
+
+def test_node_that_was_away_begins_where_the_others_begin(region: Region, cluster: Cluster) -> None:
+    """Its peers have no longer what it misses, and it needs none of it."""
+    before = highest(cluster)
+    region.signal_nodes(signal.SIGSTOP, "n6")
+    try:
+        write_until_trimmed(cluster, above=before, nodes=5)
+    finally:
+        region.signal_nodes(signal.SIGCONT, "n6")
+
+    def back() -> bool:
+        own = next(s for s in segments(cluster) if s["node"] == "n6")
+        return bool(own["connected"] and own["base"] > before and own["behind_bytes"] < MIB)
+
+    wait_until(back, 60, "n6 has what the others have", 0.2)
+    held = {path.name for path in (region.data / "nodes" / "n6").rglob("image-*@*")}
+    elsewhere = {path.name for path in (region.data / "nodes" / "n1").rglob("image-*@*")}
+    assert held <= elsewhere, "an image that is gone elsewhere is still there"
+    wait_until(lambda: _spare_bytes(region, cluster, "n1") < 5 * FILE_BYTES, 30, "the files to go", 0.2)
+
+
+def _spare_bytes(region: Region, cluster: Cluster, node: str) -> int:
+    """What a node's log files take beyond the log that is in them."""
+    about = cluster.status()["volume"]
+    own = next(s for s in about["segments"] if s["node"] == node)
+    folder: Path = region.data / "nodes" / node
+    sizes = [path.stat().st_size for path in folder.rglob("log/*") if path.is_file()]
+    return sum(sizes) - int(own["scl"] - own["base"])
