@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
-
 from bench.statistics import console, show, summary
 from tests.support import processes
+from tests.support.editions import POSTGRESQL, Edition, Target
 from tests.support.region import Cluster, Region
 
 
@@ -21,20 +20,20 @@ class Prober(threading.Thread):
     succeeded.
     """
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, endpoint: Target) -> None:
         super().__init__(daemon=True)
-        self.conninfo = conninfo
+        self.endpoint = endpoint
         self.successes: list[float] = []
         self.ended = threading.Event()
 
     def run(self) -> None:
         while not self.ended.is_set():
             try:
-                with psycopg.connect(self.conninfo, autocommit=True, connect_timeout=5) as db:
+                with self.endpoint.connect(timeout=5) as session:
                     while not self.ended.is_set():
-                        db.execute("INSERT INTO probe DEFAULT VALUES")
+                        session.execute("INSERT INTO probe VALUES (1)")
                         self.successes.append(time.monotonic())
-            except psycopg.Error:
+            except (self.endpoint.edition.Error, OSError):
                 time.sleep(0.001)
 
     def first_after(self, moment: float, writer_changed: Callable[[], bool]) -> float:
@@ -66,11 +65,13 @@ def once(cluster: Cluster, prober: Prober, how: str) -> float:
     return milliseconds
 
 
-def measure(region: Region, rounds: int = 20, hung_rounds: int = 5) -> dict[str, Any]:
+def measure(
+    region: Region, edition: Edition = POSTGRESQL, rounds: int = 20, hung_rounds: int = 5
+) -> dict[str, Any]:
     """Outage in milliseconds by cause."""
-    cluster = region.create_cluster(readers=2)
-    cluster.sql("CREATE TABLE probe (n bigint GENERATED ALWAYS AS IDENTITY, at timestamptz DEFAULT now())")
-    prober = Prober(cluster.conninfo())
+    cluster = region.create_cluster(readers=2, edition=edition)
+    cluster.sql("CREATE TABLE probe (n int)")
+    prober = Prober(cluster.endpoint)
     prober.start()
     processes.wait_until(lambda: len(prober.successes) > 100, 30, "the probe to run")
     figures = {}
@@ -85,7 +86,7 @@ def measure(region: Region, rounds: int = 20, hung_rounds: int = 5) -> dict[str,
         for how, values in figures.items()
     ]
     show(
-        "writer lost → first write through the cluster endpoint, ms",
+        f"{edition.engine}: writer lost → first write through the cluster endpoint, ms",
         ("cause", "min", "median", "worst", "rounds"),
         rows,
     )

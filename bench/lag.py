@@ -8,41 +8,42 @@ import threading
 import time
 from typing import Any
 
-import psycopg
-
 from bench.statistics import show, summary
+from tests.support.editions import POSTGRESQL, Edition, Target
 from tests.support.region import Region
 
 
-def background(conninfo: str, rate: float, stop: threading.Event) -> None:
+def background(writer: Target, rate: float, stop: threading.Event) -> None:
     """Commit `rate` rows per second until told to stop."""
-    with psycopg.connect(conninfo, autocommit=True) as db:
+    with writer.connect() as session:
         due = time.monotonic()
         while not stop.is_set():
-            db.execute("INSERT INTO noise VALUES (1)", prepare=True)
+            session.execute("INSERT INTO noise VALUES (1)")
             due += 1 / rate
             time.sleep(max(0.0, due - time.monotonic()))
 
 
-def samples(writer: str, reader: str, count: int) -> list[float]:
+def samples(writer: Target, reader: Target, count: int) -> list[float]:
     """Milliseconds from commit to visibility, `count` times, by asking the reader again and again."""
     found = []
-    with psycopg.connect(writer, autocommit=True) as to, psycopg.connect(reader, autocommit=True) as at:
+    with writer.connect() as to, reader.connect() as at:
         for n in range(count):
-            to.execute("UPDATE mark SET n = %s", (n,), prepare=True)
+            to.execute("UPDATE mark SET n = %s", (n,))
             moment = time.perf_counter()
-            while at.execute("SELECT n FROM mark", prepare=True).fetchone() != (n,):
+            while at.execute("SELECT n FROM mark") != [(n,)]:
                 continue
             found.append((time.perf_counter() - moment) * 1000)
     return found
 
 
-def measure(region: Region, count: int = 2000, writers: int = 10) -> dict[str, Any]:
+def measure(
+    region: Region, edition: Edition = POSTGRESQL, count: int = 2000, writers: int = 10
+) -> dict[str, Any]:
     """Lag in milliseconds when idle and at 1,000 transactions per second."""
-    cluster = region.create_cluster(readers=2)
-    writer = cluster.instance_conninfo(cluster.writer)
-    reader = cluster.instance_conninfo(cluster.readers[0])
-    cluster.sql("CREATE TABLE mark AS SELECT -1 AS n")
+    cluster = region.create_cluster(readers=2, edition=edition)
+    writer, reader = cluster.instance(cluster.writer), cluster.instance(cluster.readers[0])
+    cluster.sql("CREATE TABLE mark (n int)")
+    cluster.sql("INSERT INTO mark VALUES (-1)")
     cluster.sql("CREATE TABLE noise (n int)")
     cluster.wait_healthy()
     time.sleep(1)
@@ -60,5 +61,9 @@ def measure(region: Region, count: int = 2000, writers: int = 10) -> dict[str, A
         thread.join()
     cluster.delete()
     rows = [(load, *(summary(values)[k] for k in ("p50", "p99", "max"))) for load, values in figures.items()]
-    show("commit acknowledged → visible on a reader, ms", ("load", "p50", "p99", "max"), rows)
+    show(
+        f"{edition.engine}: commit acknowledged → visible on a reader, ms",
+        ("load", "p50", "p99", "max"),
+        rows,
+    )
     return figures

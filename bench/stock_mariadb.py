@@ -106,9 +106,9 @@ class Server:
 
 
 class StockMariadb:
-    """`with StockMariadb(innodb_buffer_pool_size="…") as node:`; `replicas`: semi-synchronous ones."""
+    """`with StockMariadb({"innodb_buffer_pool_size": "…"}) as node:`; `replicas`: semi-synchronous ones."""
 
-    def __init__(self, replicas: int = 0, **settings: str) -> None:
+    def __init__(self, settings: dict[str, str], replicas: int = 0) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="stock-", dir="/tmp"))
         self.root.chmod(0o777)
         semi = {"rpl_semi_sync_master_timeout": "600000", "rpl_semi_sync_master_wait_point": "AFTER_SYNC"}
