@@ -1,9 +1,9 @@
 """Builds the native part of Borealis; everything else about the package stands in pyproject.toml.
 
 Plain C libraries, none of them a Python extension: the volume library, which is preloaded into an unmodified
-database engine, the helpers that Python loads with ctypes, and the plugin that a MariaDB server loads. They are
-compiled with the machine's own C compiler (`CC`, else gcc) into `borealis/_native/`, in a wheel and in an
-editable install.
+database engine, the helpers that Python loads with ctypes, and the plugin that a MariaDB server loads. They
+are compiled with the machine's own C compiler (`CC`, else gcc) into `borealis/_native/`, in a wheel and in
+an editable install.
 """
 
 from __future__ import annotations
