@@ -154,9 +154,25 @@ static struct ship_batch *batch_at(struct ship_state *state, uint32_t index) {
     return state->inflight + (state->inflight_first + index) % SHIP_INFLIGHT_MAX;
 }
 
+/* The shipped log ends here. */
+static uint64_t position(const struct ship_state *state) {
+    return state->kind == SHIP_BINLOG ? state->scan.binlog->position : state->scan.wal->position;
+}
+
+/* Lets the scanner go on through `bytes`, which begin at its position; false: they cannot be followed. */
+static bool scan_piece(struct ship_state *state, const unsigned char *bytes, size_t length, uint64_t written) {
+    uint64_t start = position(state);
+    if (state->kind == SHIP_BINLOG) {
+        binlogscan_scan(state->scan.binlog, bytes, length, start, written);
+        return state->scan.binlog->stop == BINLOGSCAN_NEED_MORE;
+    }
+    walscan_scan(state->scan.wal, bytes, length, start, written);
+    return state->scan.wal->stop != WALSCAN_MISPLACED;
+}
+
 /* Takes and sends the next piece of the log below `written`. *more: another one may follow. */
 static int take_piece(struct ship_state *state, uint64_t written, bool *more) {
-    uint64_t start = state->scan->position, in_ring = start % state->ring_bytes;
+    uint64_t start = position(state), in_ring = start % state->ring_bytes;
     uint64_t limit = written;
     *more = false;
     if (limit <= start)
@@ -177,11 +193,12 @@ static int take_piece(struct ship_state *state, uint64_t written, bool *more) {
         state->ring_start = limit - state->ring_bytes;
     if (got != (ssize_t)(limit - start))
         return SHIP_LOG;
-    uint64_t end = walscan_scan(state->scan, state->ring + in_ring, (size_t)got, start, written);
-    if (state->scan->stop == WALSCAN_MISPLACED)
+    if (!scan_piece(state, state->ring + in_ring, (size_t)got, written))
         return SHIP_LOG;
+    uint64_t end = position(state);
+    /* Too little was left of the ring to get anywhere: outside of here a piece may lie across its end. */
     if (end == start)
-        return GO_ON;
+        return state->kind == SHIP_BINLOG && limit < written ? SHIP_FILE : GO_ON;
     *batch_at(state, state->inflight_count++) = (struct ship_batch){.end = end};
     *more = limit < written;
     return send_append(state, start, end);
@@ -193,17 +210,25 @@ static int pump(struct ship_state *state) {
     borealis_device_view(state->page, &view);
     if (view.timeline != state->timeline)
         return SHIP_LOG;
+    uint64_t written = view.written_lsn + state->device_offset;
+    if (state->kind == SHIP_BINLOG && (written < state->file_start || written >= state->file_end))
+        return written < state->file_start ? SHIP_LOG : SHIP_FILE;
     bool more = true;
     while (more) {
-        if (state->scan->position - state->vdl >= state->unacknowledged_max)
+        if (position(state) - state->vdl >= state->unacknowledged_max)
             return GO_ON; /* the rest, and the number, when acknowledgements have come */
-        int stop = take_piece(state, view.written_lsn, &more);
+        int stop = take_piece(state, written, &more);
         if (stop != GO_ON)
             return stop;
     }
-    uint64_t end = state->scan->position;
-    if (end < (view.written_lsn - 1) / WALSCAN_PAGE_BYTES * WALSCAN_PAGE_BYTES)
+    uint64_t end = position(state);
+    if (state->kind == SHIP_BINLOG) {
+        /* Part of a group is missing: nobody can wait for it yet, and its number must not be released. */
+        if (end < written)
+            return GO_ON;
+    } else if (end < (written - 1) / WALSCAN_PAGE_BYTES * WALSCAN_PAGE_BYTES) {
         return SHIP_LOG;
+    }
     if (end <= state->vdl)
         borealis_device_release(state->page, view.write_seq);
     else

@@ -19,6 +19,7 @@
 
 #include <stdint.h>
 
+#include "binlogscan.h"
 #include "shm.h"
 #include "walscan.h"
 
@@ -29,10 +30,16 @@
 #define SHIP_COMMIT_BYTES 21
 #define SHIP_COMMIT_GAP_NS 1000000u /* a VDL that follows another one faster waits for the next frame, or so long */
 
+/* What kind of log it is: which scanner follows it. */
+enum ship_kind {
+    SHIP_WAL = 0,    /* struct walscan; files of one size, the device gives log positions */
+    SHIP_BINLOG = 1, /* struct binlogscan; the file grows until the engine begins another one */
+};
+
 /* Why the loop ended. */
 enum ship_stop {
     SHIP_WOKEN = 0,   /* the caller asked for it */
-    SHIP_FILE = 1,    /* the log goes on in the next file */
+    SHIP_FILE = 1,    /* the log goes on in the next file, or must be taken across the end of the ring */
     SHIP_SEND = 2,    /* a node did not take all, or its connection broke: see the nodes' `unsent` */
     SHIP_FOREIGN = 3, /* a node sent something that is not for here: see the nodes' `input` */
     SHIP_LOG = 4,     /* the log cannot be followed */
@@ -65,7 +72,10 @@ struct ship_batch {
 /* All of the loop; the caller provides the memory. borealis/volume/shiploop.py has its twin. */
 struct ship_state {
     struct device_page *page;
-    struct walscan *scan; /* its position is where the shipped log ends */
+    union {
+        struct walscan *wal;
+        struct binlogscan *binlog;
+    } scan;               /* its position is where the shipped log ends */
     unsigned char *ring;  /* the newest log: the byte at LSN p lies at p % ring_bytes */
     uint64_t ring_bytes;  /* a multiple of the page size */
     uint64_t ring_start;  /* in and out: bytes below were overwritten */
@@ -74,11 +84,13 @@ struct ship_state {
     uint64_t unacknowledged_max; /* nothing is taken this far above the VDL, bytes */
     uint64_t file_start;  /* LSN of the log file's first byte, and behind its last one */
     uint64_t file_end;
+    uint64_t device_offset; /* added to a position of the device, modulo 2^64, to get an LSN in this file */
     uint64_t frame_start; /* out: the last frame that was sent */
     uint64_t frame_end;
     uint64_t batches;     /* sent since the state was made */
     uint64_t told_ns;     /* CLOCK_BOOTTIME when subscribers were last sent a newer VDL */
-    uint32_t timeline;
+    uint32_t kind;        /* enum ship_kind */
+    uint32_t timeline;    /* as the device gives it */
     uint32_t piece_max;   /* longest piece of log in one frame, bytes */
     uint32_t node_count;
     uint32_t write_quorum;
@@ -91,7 +103,7 @@ struct ship_state {
     uint32_t inflight_count;
     unsigned char append_head[SHIP_APPEND_HEAD_BYTES]; /* out: of the last frame */
     unsigned char commit[SHIP_COMMIT_BYTES];           /* out: the last COMMIT */
-    unsigned char pad[2];
+    unsigned char pad[6];
     struct ship_batch inflight[SHIP_INFLIGHT_MAX];
     struct ship_node nodes[SHIP_NODES_MAX];
 };

@@ -84,10 +84,12 @@ class _State(ctypes.Structure):
         ("unacknowledged_max", ctypes.c_uint64),
         ("file_start", ctypes.c_uint64),
         ("file_end", ctypes.c_uint64),
+        ("device_offset", ctypes.c_uint64),
         ("frame_start", ctypes.c_uint64),
         ("frame_end", ctypes.c_uint64),
         ("batches", ctypes.c_uint64),
         ("told_ns", ctypes.c_uint64),
+        ("kind", ctypes.c_uint32),
         ("timeline", ctypes.c_uint32),
         ("piece_max", ctypes.c_uint32),
         ("node_count", ctypes.c_uint32),
@@ -101,7 +103,7 @@ class _State(ctypes.Structure):
         ("inflight_count", ctypes.c_uint32),
         ("append_head", ctypes.c_ubyte * APPEND_HEAD_BYTES),
         ("commit", ctypes.c_ubyte * COMMIT_BYTES),
-        ("pad", ctypes.c_ubyte * 2),
+        ("pad", ctypes.c_ubyte * 6),
         ("inflight", _Batch * INFLIGHT_MAX),
         ("nodes", _Node * NODES_MAX),
     )
@@ -140,13 +142,18 @@ class ShipWork:
     ring_start: int
     term: int
     vdl: int
+    kind: int
+    """Of the log, and so of the scanner: `enginelog.NativeKind`."""
     timeline: int
+    """As the device gives it."""
     unacknowledged_max: int
     piece_max: int
     write_quorum: int
     file_fd: int
     file_start: int
     file_end: int
+    device_offset: int
+    """See `logfiles.LogPlace`."""
     inflight: Sequence[tuple[int, int]]
     nodes: Sequence[ShipNode]
 
@@ -225,6 +232,7 @@ class ShipLoop:
         state.term, state.vdl, state.timeline = work.term, work.vdl, work.timeline
         state.unacknowledged_max, state.piece_max = work.unacknowledged_max, work.piece_max
         state.write_quorum = work.write_quorum
+        state.kind, state.device_offset = work.kind, work.device_offset & 0xFFFF_FFFF_FFFF_FFFF
         state.file_fd, state.file_start, state.file_end = work.file_fd, work.file_start, work.file_end
         state.inflight_first, state.inflight_count = 0, len(work.inflight)
         for index, (end, seq) in enumerate(work.inflight):

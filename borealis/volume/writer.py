@@ -197,17 +197,16 @@ class Writer:
         if self._over:
             return
         view = self._device.view()
-        seq, written = view.write_seq, view.written_lsn
-        if view.timeline == self._log.timeline:
-            if not self._take_and_send(written):
-                return
-        elif view.timeline > self._log.timeline:
-            # Its numbers must never be released by what is known of the old timeline.
-            self._end(
-                LogFileError(f"the engine writes timeline {view.timeline}, expected {self._log.timeline}")
-            )
+        seq = view.write_seq
+        try:
+            written = self._log.written(view.timeline, view.written_lsn)
+        except LogFileError as error:
+            # Its numbers must never be released by what is known of this log.
+            self._end(error)
             return
-        # Otherwise nothing was written on this timeline yet: what was written before it came from storage.
+        # Nothing was written on this timeline yet: what was written before it came from storage.
+        if written is not None and not self._take_and_send(written):
+            return
         end = self._shipper.end
         if end <= self._shipper.vdl:
             self._device.release(seq)
@@ -233,7 +232,7 @@ class Writer:
             self._falls_behind(written)
             return False
         self._behind_since = None
-        return True
+        return self._log.settled(written)
 
     def _falls_behind(self, written: int) -> None:
         """The log files do not hold what the engine says it has written: nothing is released, and if that
@@ -374,13 +373,15 @@ class Writer:
                 ring_start=self._ring.start,
                 term=self._shipper.term,
                 vdl=self._shipper.vdl,
-                timeline=self._log.timeline,
+                kind=self._log.native_kind,
+                timeline=self._log.device_timeline,
                 unacknowledged_max=UNACKNOWLEDGED_BYTES_MAX,
                 piece_max=PIECE_BYTES,
                 write_quorum=self._quorum.write,
                 file_fd=file.descriptor,
                 file_start=file.start,
                 file_end=file.end,
+                device_offset=file.device_offset,
                 inflight=self._inflight,
                 nodes=nodes,
             )

@@ -11,6 +11,7 @@ number in the file's name and the log position of its first byte, oldest first. 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from bisect import bisect_right
@@ -45,6 +46,15 @@ def file_number(name: str) -> int:
     if base != BASENAME or not (digits.isascii() and digits.isdigit()):
         raise EngineError(f"{name!r} is not the name of a binlog file; expected one like {file_name(1)!r}")
     return int(digits)
+
+
+def newest_number(data_dir: Path) -> int | None:
+    """The highest number of a binlog file in a data directory; None: there is none."""
+    numbers = []
+    for path in data_dir.glob(f"{BASENAME}.*"):
+        with contextlib.suppress(EngineError):
+            numbers.append(file_number(path.name))
+    return max(numbers, default=None)
 
 
 def files_path(data_dir: Path) -> Path:

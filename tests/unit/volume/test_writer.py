@@ -50,6 +50,8 @@ class FakeEngine:
         self.write_seq = self.released_seq = 0
         self.lease_deadline_ns = 0
         self.blind = False
+        self.whole_only = True
+        """Behind the last whole record the log holds nothing that a sync can wait for."""
         receiver, self.sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         receiver.setblocking(False)
         self.receiver = receiver
@@ -90,6 +92,14 @@ class FakeEngine:
 
     def missed(self, written: int) -> bool:
         return self.blind
+
+    def settled(self, written: int) -> bool:
+        return self.whole_only or written == self.position
+
+    def written(self, timeline: int, position: int) -> int | None:
+        if timeline > self.timeline:
+            raise LogFileError(f"timeline {timeline}")
+        return position if timeline == self.timeline else None
 
     def close(self) -> None: ...
 
@@ -184,6 +194,20 @@ async def test_several_batches_are_under_way() -> None:
         assert bench.engine.released_seq == first
         bench.ack("n1", "n2", "n3", "n4")
         assert bench.engine.released_seq == second
+
+
+async def test_what_is_written_of_a_group_is_not_released_before_all_of_it() -> None:
+    async with Bench() as bench:
+        bench.engine.whole_only = False
+        first = await bench.written(b"one")
+        bench.engine.write(b"", unfinished=b"half a gr")
+        await bench.until(lambda: bench.engine.write_seq > first)
+        bench.ack(*NODES)
+        await bench.until(lambda: bench.engine.released_seq == first)
+        whole = await bench.written(b"half a group")
+        assert bench.engine.released_seq == first
+        bench.ack(*NODES)
+        await bench.until(lambda: bench.engine.released_seq == whole)
 
 
 async def test_a_write_without_a_new_record_is_released_with_what_was_sent() -> None:
