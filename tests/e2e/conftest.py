@@ -16,14 +16,14 @@ HARMLESS: tuple[str, ...] = ()
 """Texts of error lines that a module's tests provoke on purpose; a module sets its own `HARMLESS`."""
 
 EDITIONS: tuple[Edition, ...] = (POSTGRESQL,)
-"""The editions that a module's tests are run with; a module that is about one sets its own `EDITIONS`."""
+"""The editions that the shared tests are run with."""
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what needs an edition with each: `-k mysql` and `-k postgresql` choose one."""
-    if "edition" in metafunc.fixturenames:
-        editions = getattr(metafunc.module, "EDITIONS", EDITIONS)
-        metafunc.parametrize("edition", editions, ids=lambda e: e.name, scope="module")
+@pytest.fixture(scope="module", params=EDITIONS, ids=lambda edition: edition.name)
+def edition(request: pytest.FixtureRequest) -> Edition:
+    """Each edition in turn: `-k mysql` and `-k postgresql` choose one."""
+    chosen: Edition = request.param
+    return chosen
 
 
 @pytest.hookimpl(tryfirst=True)
