@@ -26,6 +26,7 @@ from borealis.control.adapters.instances import LocalInstances
 from borealis.control.adapters.nodes import ensure_nodes, start_nodes
 from borealis.control.adapters.volumes import VolumeNodes
 from borealis.control.context import ControlContext
+from borealis.control.garbage import collect_for_ever
 from borealis.control.observe import Observer
 from borealis.control.reconciler import Reconciler
 from borealis.control.settings import ControlSettings
@@ -77,6 +78,7 @@ async def control_plane(paths: RegionPaths) -> AsyncIterator[ControlPlane]:
         await plane.endpoints.start()
         stack.push_async_callback(plane.endpoints.close)
         await _sweep_strangers(plane.context)
+        await _own(stack, collect_for_ever(store, plane.context.volumes), "garbage")
         plane.reconciler.start()
         stack.push_async_callback(plane.reconciler.close)
         yield plane

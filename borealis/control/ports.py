@@ -133,8 +133,12 @@ class Volumes(Protocol):
         A node that does not have all of that log durably yet keeps it. Never raises for nodes that do not
         answer."""
 
-    async def drop(self, volume: str) -> None:
-        """Remove the volume from all nodes that answer, and from this machine. Raises if one did not."""
+    async def drop(self, volume: str) -> tuple[str, ...]:
+        """Remove the volume from all nodes that answer, and from this machine; returns the ids of the nodes
+        that did not answer. Never raises for those."""
+
+    async def drop_at(self, node: str, volume: str) -> bool:
+        """Remove the volume from the node with this id, if it answers; whether it is gone there."""
 
 
 class Endpoints(Protocol):

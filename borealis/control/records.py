@@ -370,6 +370,7 @@ class Node(Record, frozen=True, kw_only=True):
     id: str
     availability_zone: str
     address: str
+    garbage: tuple[str, ...] = ()  # volumes that are gone, but not from this node yet: it did not answer
 
     @property
     def key(self) -> str:

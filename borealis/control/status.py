@@ -6,7 +6,7 @@ endpoint, reader_endpoint, port, endpoints_current, endpoints: [{type, name,
 address}], volume: {id, term, timeline, vdl, segments: [{node, az, base, scl, vdl,
 connected, behind_bytes}]}, instances: [{identifier, status, role, serving, az,
 class, address, incarnation, lag_ms, replay_lsn, tier, reason}]}], nodes: [{id, az,
-status, pid, segments, bytes}], events: [{date, source, message}]}
+status, pid, segments, bytes, left_over: [volume]}], events: [{date, source, message}]}
 
 `status` of an instance is what the API shows; `serving` is whether its engine
 answers now. `endpoints_current`: every endpoint leads where it should.
@@ -141,6 +141,7 @@ def _node(node: Node, views: list[View], process: ProcessInfo | None) -> dict[st
         "pid": process.pid if process and process.alive else None,
         "segments": sum(1 for s in segments if s.connected),
         "bytes": sum(s.bytes_on_disk for s in segments),
+        "left_over": list(node.garbage),
     }
 
 

@@ -89,6 +89,21 @@ def test_node_that_was_away_begins_where_the_others_begin(region: Region, cluste
     wait_until(lambda: _spare_bytes(region, cluster, "n1") < 5 * FILE_BYTES, 30, "the files to go", 0.2)
 
 
+def test_deletion_does_not_wait_for_a_node_that_is_silent(region: Region, cluster: Cluster) -> None:
+    volume = cluster.status()["volume"]["id"]
+    segment = region.data / "nodes" / "n6" / "segments" / volume
+    region.signal_nodes(signal.SIGSTOP, "n6")
+    try:
+        cluster.delete()
+        left = {node["id"]: node["left_over"] for node in region.status()["nodes"] if node["left_over"]}
+        assert left == {"n6": [volume]}
+        assert segment.exists()
+    finally:
+        region.signal_nodes(signal.SIGCONT, "n6")
+    wait_until(lambda: not segment.exists(), 30, "the segment to go", 0.1)
+    wait_until(lambda: not any(n["left_over"] for n in region.status()["nodes"]), 30, "nothing left", 0.1)
+
+
 def _spare_bytes(region: Region, cluster: Cluster, node: str) -> int:
     """What a node's log files take beyond the log that is in them."""
     about = cluster.status()["volume"]

@@ -37,6 +37,7 @@ SEED_REST_SECONDS = 1.0
 """How long a seeding that is durable already waits for the last segments."""
 LOOK_SECONDS = 1.0
 TRIM_SECONDS = 10.0
+DROP_SECONDS = 5.0
 PASSABLE = 0o711
 
 
@@ -248,20 +249,29 @@ class VolumeNodes:
 
     # dropping
 
-    async def drop(self, volume: str) -> None:
-        drops = (self._drop(volume, node) for node in self.nodes())
-        results = await asyncio.gather(*drops, return_exceptions=True)
+    async def drop(self, volume: str) -> tuple[str, ...]:
+        nodes = self.nodes()
+        gone = await asyncio.gather(*(self._drop(volume, node) for node in nodes))
         await asyncio.to_thread(shutil.rmtree, self._paths.volume_dir(volume), ignore_errors=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        return tuple(node.id for node, done in zip(nodes, gone, strict=True) if not done)
 
-    async def _drop(self, volume: str, node: Node) -> None:
-        connection = await self._connection(volume, node)
-        if connection.exists:
-            await connection.request(Drop(), timeout=10)
-        self._connections.pop((volume, node.id), None)
-        await connection.close()
+    async def drop_at(self, node: str, volume: str) -> bool:
+        found = next((known for known in self.nodes() if known.id == node), None)
+        return found is None or await self._drop(volume, found)
+
+    async def _drop(self, volume: str, node: Node) -> bool:
+        try:
+            connection = await self._connection(volume, node)
+            if connection.exists:
+                await connection.request(Drop(), timeout=DROP_SECONDS)
+        except (StorageError, OSError) as error:
+            log.debug("%s still has %s: %s", node.id, volume, error)
+            return False
+        finally:
+            former = self._connections.pop((volume, node.id), None)
+            if former is not None:
+                former.abort()
+        return True
 
 
 class _Seeding:

@@ -1,13 +1,15 @@
 """Removing things: former lives, instances, clusters, volumes of failed tries.
 
-The record goes last: as long as it is there, removal is tried again.
+The record goes last: as long as it is there, removal is tried again. Nobody waits for storage nodes that do
+not answer: what is left on them is remembered with them (`control.garbage`).
 """
 
 from __future__ import annotations
 
 from borealis.control.context import ControlContext
 from borealis.control.events import ClusterEvent, InstanceEvent, cluster_event, instance_event
-from borealis.control.records import Cluster, Instance
+from borealis.control.garbage import left_on_nodes
+from borealis.control.records import Instance
 from borealis.control.store import Delete, Op, Put
 
 
@@ -47,20 +49,22 @@ async def remove_cluster(context: ControlContext, key: str) -> None:
     cluster = context.cluster(key)
     await context.endpoints.remove(key)
     await context.observer.unwatch_volume(cluster.volume.id)
+    left: dict[str, list[str]] = {}
     for volume in (*cluster.volume.garbage, cluster.volume.id):
-        await context.volumes.drop(volume)
+        for node in await context.volumes.drop(volume):
+            left.setdefault(node, []).append(volume)
     cluster = context.cluster(key)
     customs = [Delete(endpoint) for endpoint in context.custom_endpoints(key)]
-    await context.store.commit([*customs, Delete(cluster), cluster_event(ClusterEvent.DELETED, cluster)])
+    event = cluster_event(ClusterEvent.DELETED, cluster)
+    await context.store.commit([*customs, Delete(cluster), event, *left_on_nodes(context.store, left)])
 
 
 async def drop_garbage(context: ControlContext, key: str) -> None:
     """Drop volumes of tries that came to nothing."""
     for volume in context.cluster(key).volume.garbage:
-        await context.volumes.drop(volume)
-
-        def dropped(record: Cluster, volume: str = volume) -> Cluster:
-            left = tuple(g for g in record.volume.garbage if g != volume)
-            return record.but(volume=record.volume.but(garbage=left))
-
-        await context.store.update(Cluster, key, dropped)
+        nodes = await context.volumes.drop(volume)
+        cluster = context.cluster(key)
+        rest = tuple(other for other in cluster.volume.garbage if other != volume)
+        without = cluster.but(volume=cluster.volume.but(garbage=rest))
+        left = {node: [volume] for node in nodes}
+        await context.store.commit([Put(without), *left_on_nodes(context.store, left)])

@@ -27,6 +27,9 @@ LOG_FILE = 16 * 1024 * 1024
 """What positions in the log are multiples of here."""
 
 
+NODES = tuple(f"n{number}" for number in range(1, 7))
+
+
 class Broken(AssertionError):
     """An invariant was violated."""
 
@@ -72,6 +75,8 @@ class World:
         self.lives: dict[str, Life] = {}
         self.volumes: dict[str, FakeVolume] = {}
         self.nodes_up = 6
+        self.segments: set[tuple[str, str]] = set()
+        """(node, volume)"""
         self.endpoints: dict[str, EndpointPlan] = {}
         self.topologies: dict[str, Mapping[str, Any]] = {}
         self.ever_prepared: set[str] = set()
@@ -94,6 +99,9 @@ class World:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
+
+    def answers(self, node: str) -> bool:
+        return NODES.index(node) < self.nodes_up
 
     # what happens to processes
 
@@ -331,6 +339,7 @@ class Ports:
         volume = cluster.volume.id
         if volume in self.world.volumes:
             raise Broken(f"volume {volume} is created twice")
+        self.world.segments |= {(node, volume) for node in NODES if self.world.answers(node)}
         self.world.volumes[volume] = FakeVolume(
             images={"first": 1000 * LOG_FILE}, verifier=cluster.master_verifier
         )
@@ -372,9 +381,22 @@ class Ports:
         present.base = max(present.base, below)
         self.world.note(f"the log of {volume} begins at {below // LOG_FILE}")
 
-    async def drop(self, volume: str) -> None:
+    async def drop(self, volume: str) -> tuple[str, ...]:
         await self._step()
         self.world.volumes.pop(volume, None)
+        silent = [node for node in NODES if not self.world.answers(node)]
+        for node in NODES:
+            if node not in silent:
+                self.world.segments.discard((node, volume))
+        await self._step()
+        return tuple(silent)
+
+    async def drop_at(self, node: str, volume: str) -> bool:
+        await self._step()
+        if not self.world.answers(node):
+            return False
+        self.world.segments.discard((node, volume))
+        return True
 
     # endpoints
 

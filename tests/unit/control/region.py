@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from borealis.control.context import ControlContext
+from borealis.control.garbage import collect_for_ever
 from borealis.control.observe import Observer
 from borealis.control.reconciler import Reconciler
 from borealis.control.records import (
@@ -15,6 +16,7 @@ from borealis.control.records import (
     FailoverRequest,
     Instance,
     InstancePending,
+    Node,
     RebootRequest,
     Volume,
     new_cluster_resource_id,
@@ -27,7 +29,7 @@ from borealis.control.states import ClusterStatus, InstanceStatus, Want
 from borealis.control.store import Conflict, Put, Store
 from borealis.control.view import EngineLife
 
-from .fakes import Ports, World
+from .fakes import NODES, Ports, World
 from .virtual_time import InPlace
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
@@ -62,7 +64,10 @@ class FakeRegion:
             boot_id=self.boot_id,
             wake=self.kick,
         )
+        if not self.store.nodes():
+            await self.store.commit([Put(Node(id=n, availability_zone="a", address=n)) for n in NODES])
         self._reconciler = Reconciler(self.context)
+        self._garbage = asyncio.create_task(collect_for_ever(self.store, ports))
         self.world.observer = self._observer
         self._observer.processes(
             {name: EngineLife.ALIVE for name, life in self.world.lives.items() if life.engine},
@@ -80,6 +85,8 @@ class FakeRegion:
         await self.stop()
 
     async def stop(self) -> None:
+        self._garbage.cancel()
+        await asyncio.gather(self._garbage, return_exceptions=True)
         await self._reconciler.close()
         await self._observer.close()
         await self.store.close()

@@ -86,6 +86,7 @@ async def scenario(folder: Path, seed: int) -> None:
     assert not region.world.lives
     assert not region.world.volumes
     assert not region.world.endpoints
+    await region.until(lambda: not region.world.segments)
     await region.stop()
 
 

@@ -58,6 +58,33 @@ def test_create_and_delete(tmp_path: Path) -> None:
     live(scenario())
 
 
+def test_deletion_does_not_wait_for_nodes_that_are_down(tmp_path: Path) -> None:
+    """What is left on them goes when they are back, also for a control plane that was started since."""
+
+    async def scenario() -> None:
+        region = FakeRegion(tmp_path)
+        await region.start()
+        key = await region.create_cluster()
+        await region.until(lambda: region.cluster(key).status is ClusterStatus.AVAILABLE)
+        volume = region.cluster(key).volume.id
+        region.world.nodes_up = 4
+        await region.change_cluster(key, want=Want.DELETED)
+        await region.until(lambda: not region.store.clusters())
+        assert region.world.segments == {("n5", volume), ("n6", volume)}
+        left = {node.id: node.garbage for node in region.store.nodes() if node.garbage}
+        assert left == {"n5": (volume,), "n6": (volume,)}
+        await region.kill()
+        await region.start()
+        region.world.nodes_up = 5
+        await region.until(lambda: region.world.segments == {("n6", volume)})
+        region.world.nodes_up = 6
+        await region.until(lambda: not any(node.garbage for node in region.store.nodes()))
+        assert not region.world.segments
+        await region.stop()
+
+    live(scenario())
+
+
 def test_instances_spread_over_zones(tmp_path: Path) -> None:
     async def scenario() -> None:
         region = FakeRegion(tmp_path)
