@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,16 +153,23 @@ class FakeEngine:
     def notice(self) -> None:
         self.sender.sendto(bytes(8), str(self.device.notice_path))
 
+    kind = ENGINE
+
+    @property
+    def end(self) -> int:
+        """Where the last whole record ends."""
+        return self.wal.end
+
     def log(self, start: int, end: int) -> bytes:
         return bytes(self.wal.data[start - self.wal.start : end - self.wal.start])
 
 
 class Bench:
-    def __init__(self, root: Path, start: int) -> None:
+    def __init__(self, root: Path, start: int, make_engine: Any = FakeEngine) -> None:
         self.device = LogDevice.create(root / "log.shm")
         self.device.bind_notices()
         self.device.set_mode(DeviceMode.ON)
-        self.engine = FakeEngine(root, self.device, start)
+        self.engine = make_engine(root, self.device, start)
         self.history = TermHistory(
             (TermEntry(1, 1, 0, "", "seed"), TermEntry(TERM, 2, self.engine.begin, "history", "i1/7"))
         )
@@ -184,7 +192,7 @@ class Bench:
         self.writer = Writer(
             QuorumSet(frozenset(NODES)),
             self.history,
-            EngineLog(ENGINE, self.engine.data_dir, self.engine.begin, 2),
+            EngineLog(self.engine.kind, self.engine.data_dir, self.engine.begin, 2),
             self.device,
             self.links,
             Lease(lease_seconds),
@@ -209,12 +217,12 @@ class Bench:
         for node in self.nodes:
             assert bytes(node.log) == self.engine.log(node.start, node.end)
         for number in numbers or range(6):
-            assert self.nodes[number].end == self.engine.wal.end
+            assert self.nodes[number].end == self.engine.end
 
 
 @asynccontextmanager
-async def bench(root: Path, start: int = 2 * SEGMENT) -> AsyncIterator[Bench]:
-    made = Bench(root, start)
+async def bench(root: Path, start: int = 2 * SEGMENT, make_engine: Any = FakeEngine) -> AsyncIterator[Bench]:
+    made = Bench(root, start, make_engine)
     try:
         await made.start()
         yield made
