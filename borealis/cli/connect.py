@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from borealis.cli.common import CliError, NotRunning
+from borealis.cli.demo.editions import EDITIONS
 from borealis.cli.link import api_client
 from borealis.paths import RegionPaths
-
-DEMO_CLUSTER = "orders-demo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +46,34 @@ class Target:
 class Client:
     """How an engine's client is called."""
 
-    program: str
+    programs: tuple[str, ...]
+    """The first that is installed is taken."""
     package: str
     password_variable: str
     options: str
-    default_database: str
+    database: str
+    """The option that names a database."""
+    default_database: str | None
+    """None: without one, none is chosen."""
 
 
 # By the engine's name in the API.
 CLIENTS = {
     "aurora-postgresql": Client(
-        program="psql",
+        programs=("psql",),
         package="postgresql-client",
         password_variable="PGPASSWORD",
-        options="--host={host} --port={port} --username={user} --dbname={database}",
+        options="--host={host} --port={port} --username={user}",
+        database="--dbname={database}",
         default_database="postgres",
     ),
     "aurora-mysql": Client(
-        program="mariadb",
+        programs=("mariadb", "mysql"),
         package="mariadb-client",
         password_variable="MYSQL_PWD",
-        options="--host={host} --port={port} --user={user} --database={database}",
-        default_database="mysql",
+        options="--host={host} --port={port} --user={user} --default-character-set=utf8mb4",
+        database="--database={database}",
+        default_database=None,
     ),
 }
 
@@ -79,23 +84,24 @@ def open_client(paths: RegionPaths, wanted: Wanted) -> None:
     client = CLIENTS.get(target.engine)
     if client is None:
         raise CliError(f"no client is known for the engine {target.engine}")
-    if shutil.which(client.program) is None:
+    program = next((name for name in client.programs if shutil.which(name)), None)
+    if program is None:
         raise CliError(
-            f"{client.program} was not found: install it (Debian: apt-get install {client.package})"
+            f"{client.programs[0]} was not found: install it (Debian: apt-get install {client.package})"
         )
     variables = dict(os.environ)
     if client.password_variable not in variables:
-        variables[client.password_variable] = _password(paths, wanted, target)
-    argv = [client.program, *arguments(client, target), *wanted.more]
-    os.execvpe(client.program, argv, variables)
+        variables[client.password_variable] = _password(paths, wanted, target, client)
+    argv = [program, *arguments(client, target), *wanted.more]
+    os.execvpe(program, argv, variables)
 
 
 def arguments(client: Client, target: Target) -> list[str]:
     """The client's options for a target."""
     database = target.database or client.default_database
+    words = client.options.split() + ([client.database] if database else [])
     return [
-        word.format(host=target.host, port=target.port, user=target.user, database=database)
-        for word in client.options.split()
+        word.format(host=target.host, port=target.port, user=target.user, database=database) for word in words
     ]
 
 
@@ -133,11 +139,12 @@ def _ask(operation: Any, **parameters: str) -> Any:
         ) from error
 
 
-def _password(paths: RegionPaths, wanted: Wanted, target: Target) -> str:
-    if wanted.cluster == DEMO_CLUSTER and wanted.user is None and paths.demo_password.exists():
+def _password(paths: RegionPaths, wanted: Wanted, target: Target, client: Client) -> str:
+    demonstration = {edition.cluster: edition for edition in EDITIONS.values()}
+    if wanted.cluster in demonstration and wanted.user is None and paths.demo_password.exists():
         return paths.demo_password.read_text().strip()
     if not sys.stdin.isatty():
         raise CliError(
-            f"no password: set PGPASSWORD (or MYSQL_PWD) for {target.user}, there is no terminal to ask on"
+            f"no password: set {client.password_variable} for {target.user}, there is no terminal to ask on"
         )
     return getpass.getpass(f"Password for {target.user}: ")

@@ -79,7 +79,8 @@ def up(
     engine_user: Annotated[
         str | None,
         typer.Option(
-            help="The unprivileged user that engines run as. Default for root: postgres.", show_default=False
+            help="The unprivileged user that engines run as. Default for root: postgres, else mysql.",
+            show_default=False,
         ),
     ] = None,
     settings: Annotated[
@@ -125,6 +126,7 @@ def env(data: DataOption = None, as_json: JsonOption = False) -> None:
     epilog=_examples(
         "borealis connect orders-demo",
         "borealis connect orders-demo --reader -- -c 'select count(*) from orders'",
+        "borealis connect orders-demo-mysql -- -e 'select count(*) from ecommerce.orders'",
         "PGPASSWORD=… borealis connect my-cluster --user me --database shop",
     ),
 )
@@ -145,25 +147,34 @@ def connect(
     ] = None,
     data: DataOption = None,
 ) -> None:
-    """Open the engine's own client (psql) on a cluster. The password comes from PGPASSWORD, or is asked
-    for.
+    """Open the engine's own client (psql, mariadb) on a cluster. The password comes from PGPASSWORD or
+    MYSQL_PWD, or is asked for.
     """
     from borealis.cli.connect import Wanted, open_client
 
     open_client(region_paths(data), Wanted(cluster, reader, instance, user, database, tuple(more or ())))
 
 
-@app.command(epilog=_examples("borealis demo", "borealis demo --seconds 10"))
+@app.command(epilog=_examples("borealis demo", "borealis demo --seconds 10 --engine aurora-mysql"))
 def demo(
     data: DataOption = None,
     seconds: Annotated[
         float, typer.Option(min=1, max=600, help="How long to write before the writer is killed, in seconds.")
     ] = 3.0,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this one: aurora-postgresql or aurora-mysql. Default: all that are installed.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Create a cluster, fill it, read from its readers, kill its writer while writing, and count the rows."""
+    """For each engine: create a cluster, fill it, read from its readers, kill its writer while writing, and
+    count the rows.
+    """
     from borealis.cli.demo import play
 
-    play(region_paths(data), seconds)
+    play(region_paths(data), seconds, engine)
 
 
 @app.command(epilog=_examples("borealis logs", "borealis logs control --follow", "borealis logs n1 -n 200"))

@@ -13,6 +13,8 @@ import pwd
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from borealis import _native
@@ -23,7 +25,15 @@ FREE_BYTES_MIN = 512 * 1024 * 1024
 """A region is not started with less free disk than this."""
 
 VOLUME_LIBRARY = "libborealis_volume.so"
-ENGINE_USER = "postgres"
+PLUGIN = "libborealis_mariadb.so"
+"""What engines load besides the volume library, those that know it."""
+ENGINE_USERS = ("postgres", "mysql")
+"""Who runs the engines of a region that root starts: the first of these that there is."""
+PACKAGES = {
+    "aurora-postgresql": "postgresql-15",
+    "aurora-mysql": "mariadb-server-core mariadb-client",
+}
+"""Debian packages by the API's engine name."""
 
 
 class Unfit(CliError):
@@ -89,17 +99,23 @@ def choose_engine_user(wanted: str | None) -> str | None:
         if wanted is not None and wanted != pwd.getpwuid(os.geteuid()).pw_name:
             raise Unfit("only root can run engines as another user: leave out --engine-user")
         return None
-    name = wanted or ENGINE_USER
-    try:
-        user = pwd.getpwnam(name)
-    except KeyError:
+    name = wanted or next((user for user in ENGINE_USERS if _uid(user) is not None), ENGINE_USERS[0])
+    uid = _uid(name)
+    if uid is None:
         raise Unfit(
             f"user {name!r} does not exist: engines refuse to run as root. Name an unprivileged user with "
             "--engine-user, or install the Debian package postgresql-common, which brings the user postgres."
-        ) from None
-    if user.pw_uid == 0:
+        )
+    if uid == 0:
         raise Unfit("engines refuse to run as root: name an unprivileged user with --engine-user")
     return name
+
+
+def _uid(user: str) -> int | None:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
 
 
 def check_traversable(paths: RegionPaths, engine_user: str | None) -> None:
@@ -145,21 +161,52 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
-def check_programs() -> None:
-    """Raises Unfit when no engine or no HAProxy is installed."""
-    from borealis.engines.registry import installed_versions
+@dataclass(frozen=True, slots=True)
+class FoundEngines:
+    """What this machine can serve."""
 
-    if not installed_versions():
+    versions: Mapping[str, tuple[str, ...]]
+    """Installed versions by the API's engine name, oldest first; none of an engine that is missing."""
+
+    @property
+    def present(self) -> str:
+        """In words: the engines that are there, with their versions."""
+        return "  ".join(f"{name} {' '.join(found)}" for name, found in self.versions.items() if found)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """In words: an engine that is not there, and how it can be had."""
+        return tuple(
+            f"{name} is not offered: its programs were not found (Debian: apt-get install {PACKAGES[name]})"
+            for name, found in self.versions.items()
+            if not found
+        )
+
+
+def find_engines() -> FoundEngines:
+    """Looks for the engines. Blocking, runs their programs."""
+    from borealis.engines.registry import engines, installed_versions
+
+    installed = installed_versions()
+    return FoundEngines(
+        {name: tuple(v.version for v in installed if v.engine == name) for name in sorted(engines())}
+    )
+
+
+def check_programs() -> None:
+    """Raises Unfit when no engine at all or no HAProxy is installed."""
+    if not find_engines().present:
         raise Unfit(
-            "no database engine was found: install one (Debian: apt-get install postgresql-15), or name the "
-            "folder of its programs with BOREALIS_PG_BIN"
+            "no database engine was found: install one (Debian: apt-get install postgresql-15, or "
+            "mariadb-server-core), or name the folder of its programs with BOREALIS_PG_BIN or "
+            "BOREALIS_MARIADB_BIN"
         )
     if shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin") is None:
         raise Unfit("haproxy was not found: install it (Debian: apt-get install haproxy)")
 
 
 def install_library(paths: RegionPaths, engine_user: str | None) -> Path:
-    """Copies the volume library to where the engines' user can read it, and sees that it can be preloaded."""
+    """Copies what engines load to where their user can read it, and sees that it can be preloaded."""
     source = Path(_native.__file__).with_name(VOLUME_LIBRARY)
     if not source.exists():
         raise Unfit(
@@ -167,6 +214,14 @@ def install_library(paths: RegionPaths, engine_user: str | None) -> Path:
             "installed. Run `make setup` (needs gcc and libc6-dev)."
         )
     target = paths.lib_dir / VOLUME_LIBRARY
+    _copy(source, target)
+    if (plugin := source.with_name(PLUGIN)).exists():
+        _copy(plugin, paths.lib_dir / PLUGIN)
+    _check_preload(target, engine_user)
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
     if not target.exists() or target.read_bytes() != source.read_bytes():
         # Never written in place: an engine that runs has the old one mapped.
         fresh = target.with_suffix(".new")
@@ -174,8 +229,6 @@ def install_library(paths: RegionPaths, engine_user: str | None) -> Path:
         fresh.chmod(0o755)
         fresh.replace(target)
     target.chmod(0o755)
-    _check_preload(target, engine_user)
-    return target
 
 
 def _check_preload(library: Path, engine_user: str | None) -> None:

@@ -288,6 +288,10 @@ def _say_ready(paths: RegionPaths, config: RegionConfig, detach: bool) -> None:
     out.print(f"[bold green]The region {config.region} is up.[/]")
     out.print(f"  API      {config.endpoint_url}  (account {config.account})")
     out.print(f"  data     {paths.root}")
+    found = preflight.find_engines()
+    out.print(f"  engines  {found.present}")
+    for words in found.missing:
+        out.print(f"           {words}")
     out.print("Next:")
     commands = [
         (f'eval "$({command_line(paths, "env")})"', "point the aws CLI, boto3 or Terraform here"),

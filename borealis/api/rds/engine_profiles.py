@@ -49,7 +49,7 @@ _PROFILES = {
     ),
     "aurora-mysql": EngineProfile(
         description="Aurora MySQL",
-        version_description="Aurora MySQL (compatible with MySQL; server version {version})",
+        version_description="Aurora MySQL (compatible with MySQL, served by MariaDB {version})",
         licence="general-public-license",
         password_max=41,
         username_max=16,

@@ -1,30 +1,28 @@
-"""The demonstration's cluster: made through the AWS API with boto3, or found and used again.
+"""The demonstration's clusters: made through the AWS API with boto3, or found and used again.
 
-Owns the cluster's and instances' names, its password file, and the display while it comes up.
+Owns their password file, and the display while they come up.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from borealis.cli.common import CliError, out
-from borealis.cli.connect import DEMO_CLUSTER
+from borealis.cli.demo.editions import Edition
+from borealis.cli.demo.sessions import SQL_ERRORS, Login, Session
 from borealis.paths import RegionPaths
 from borealis.region import write_file
 
-ENGINE = "aurora-postgresql"
 INSTANCE_CLASS = "db.r6g.large"
-INSTANCES = tuple(f"{DEMO_CLUSTER}-{number}" for number in (1, 2, 3))
-USER = "postgres"
-DATABASE = "ecommerce"
 WAIT_SECONDS = 180.0
 LOOK_SECONDS = 0.15
 
@@ -46,6 +44,7 @@ class Member:
 class Snapshot:
     """The cluster as the API shows it at one moment."""
 
+    identifier: str
     status: str
     endpoint: str
     reader_endpoint: str
@@ -57,7 +56,7 @@ class Snapshot:
         """Whether the cluster and all its instances are available and one of them is the writer."""
         return (
             self.status == "available"
-            and len(self.members) >= len(INSTANCES)
+            and len(self.members) >= 3
             and all(member.status == "available" for member in self.members)
             and any(member.writer for member in self.members)
         )
@@ -69,25 +68,16 @@ class Snapshot:
 
 
 class DemoCluster:
-    """The cluster `orders-demo`."""
+    """One edition's cluster."""
 
-    def __init__(self, rds: Any, paths: RegionPaths) -> None:
+    def __init__(self, rds: Any, paths: RegionPaths, edition: Edition) -> None:
         self.rds = rds
         self.paths = paths
+        self.edition = edition
 
-    def conninfo(self, host: str) -> str:
-        """How to connect to an endpoint."""
-        import psycopg.conninfo
-
-        return psycopg.conninfo.make_conninfo(
-            host=host,
-            port=self.look().port,
-            user=USER,
-            password=self.password(),
-            dbname=DATABASE,
-            application_name="borealis-demo",
-            connect_timeout=10,
-        )
+    def connect(self, host: str, port: int, database: str | None) -> Session:
+        """A session at an endpoint."""
+        return self.edition.connect(Login(host, port, self.edition.user, self.password(), database))
 
     def password(self) -> str:
         """The generated master password."""
@@ -101,44 +91,44 @@ class DemoCluster:
         found = self._find()
         if found is None:
             self.rds.create_db_cluster(
-                DBClusterIdentifier=DEMO_CLUSTER,
-                Engine=ENGINE,
-                MasterUsername=USER,
+                DBClusterIdentifier=self.edition.cluster,
+                Engine=self.edition.engine,
+                MasterUsername=self.edition.user,
                 MasterUserPassword=self.password(),
-                DatabaseName=DATABASE,
+                **({"DatabaseName": name} if (name := self.edition.first_database) else {}),
             )
         else:
             self._revive(found, fresh_password)
         present = {member["DBInstanceIdentifier"] for member in (found or {}).get("DBClusterMembers", [])}
-        for name in INSTANCES:
+        for name in self.edition.instances:
             if name not in present:
                 self.rds.create_db_instance(
                     DBInstanceIdentifier=name,
-                    DBClusterIdentifier=DEMO_CLUSTER,
-                    Engine=ENGINE,
+                    DBClusterIdentifier=self.edition.cluster,
+                    Engine=self.edition.engine,
                     DBInstanceClass=INSTANCE_CLASS,
                 )
         return found is not None
 
     def _revive(self, found: dict[str, Any], fresh_password: bool) -> None:
-        if found["Engine"] != ENGINE:
-            raise CliError(
-                f"the cluster {DEMO_CLUSTER} is of another engine, {found['Engine']}: delete it first"
-            )
+        name = self.edition.cluster
+        if found["Engine"] != self.edition.engine:
+            raise CliError(f"the cluster {name} is of another engine, {found['Engine']}: delete it first")
         if found["Status"] == "deleting":
-            raise CliError(f"the cluster {DEMO_CLUSTER} is being deleted: try again when it is gone")
+            raise CliError(f"the cluster {name} is being deleted: try again when it is gone")
         if found["Status"] == "stopped":
-            self.rds.start_db_cluster(DBClusterIdentifier=DEMO_CLUSTER)
+            self.rds.start_db_cluster(DBClusterIdentifier=name)
         if fresh_password:
             self.rds.modify_db_cluster(
-                DBClusterIdentifier=DEMO_CLUSTER, MasterUserPassword=self.password(), ApplyImmediately=True
+                DBClusterIdentifier=name, MasterUserPassword=self.password(), ApplyImmediately=True
             )
 
     def _find(self) -> dict[str, Any] | None:
         from botocore.exceptions import ClientError
 
+        name = self.edition.cluster
         try:
-            return dict(self.rds.describe_db_clusters(DBClusterIdentifier=DEMO_CLUSTER)["DBClusters"][0])
+            return dict(self.rds.describe_db_clusters(DBClusterIdentifier=name)["DBClusters"][0])
         except ClientError as error:
             if error.response["Error"]["Code"] == "DBClusterNotFoundFault":
                 return None
@@ -148,12 +138,12 @@ class DemoCluster:
         """What the API says now."""
         cluster = self._find()
         if cluster is None:
-            raise CliError(f"the cluster {DEMO_CLUSTER} was deleted meanwhile")
+            raise CliError(f"the cluster {self.edition.cluster} was deleted meanwhile")
         writers = {
             m["DBInstanceIdentifier"]: m["IsClusterWriter"] for m in cluster.get("DBClusterMembers", [])
         }
         instances = self.rds.describe_db_instances(
-            Filters=[{"Name": "db-cluster-id", "Values": [DEMO_CLUSTER]}]
+            Filters=[{"Name": "db-cluster-id", "Values": [self.edition.cluster]}]
         )
         members = (
             Member(
@@ -166,6 +156,7 @@ class DemoCluster:
             for found in instances["DBInstances"]
         )
         return Snapshot(
+            identifier=self.edition.cluster,
             status=cluster["Status"],
             endpoint=cluster.get("Endpoint", ""),
             reader_endpoint=cluster.get("ReaderEndpoint", ""),
@@ -175,52 +166,49 @@ class DemoCluster:
 
     def answers(self, snapshot: Snapshot) -> bool:
         """Whether each instance answers SQL in its role: after a start of the region that takes a moment."""
-        import psycopg
-
         for member in snapshot.members:
             try:
-                with psycopg.connect(self.conninfo(member.address)) as connection:
-                    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
-            except psycopg.OperationalError:
+                with self.connect(member.address, snapshot.port, self.edition.first_database) as session:
+                    _, is_reader = session.one(self.edition.who)
+            except SQL_ERRORS:
                 return False
-            if row is None or row[0] is member.writer:
+            if bool(is_reader) is member.writer:
                 return False
         return True
 
-    def wait(self) -> tuple[Snapshot, float]:
-        """Shows the cluster until it is ready; returns it and the seconds it took. Raises CliError."""
-        start = time.monotonic()
-        snapshot = self.look()
-        with Live(
-            render(snapshot, 0.0), console=out, refresh_per_second=12, transient=not out.is_terminal
-        ) as live:
-            while not (snapshot.ready and self.answers(snapshot)):
-                took = time.monotonic() - start
-                if took > WAIT_SECONDS:
-                    raise CliError(
-                        f"the cluster was not ready within {WAIT_SECONDS:.0f} s: `borealis status` and "
-                        "`borealis logs control` tell why"
-                    )
-                time.sleep(LOOK_SECONDS)
-                snapshot = self.look()
-                live.update(render(snapshot, time.monotonic() - start))
-        if not out.is_terminal:
-            out.print(render(snapshot, time.monotonic() - start))
-        return snapshot, time.monotonic() - start
+
+def wait(clusters: Sequence[DemoCluster]) -> float:
+    """Shows the clusters until all of them are ready; returns the seconds it took. Raises CliError."""
+    start = time.monotonic()
+    snapshots = [cluster.look() for cluster in clusters]
+    with Live(
+        render(snapshots, 0.0), console=out, refresh_per_second=12, transient=not out.is_terminal
+    ) as live:
+        while not all(s.ready and c.answers(s) for c, s in zip(clusters, snapshots, strict=True)):
+            if time.monotonic() - start > WAIT_SECONDS:
+                raise CliError(
+                    f"not everything was ready within {WAIT_SECONDS:.0f} s: `borealis status` and "
+                    "`borealis logs control` tell why"
+                )
+            time.sleep(LOOK_SECONDS)
+            snapshots = [cluster.look() for cluster in clusters]
+            live.update(render(snapshots, time.monotonic() - start))
+    if not out.is_terminal:
+        out.print(render(snapshots, time.monotonic() - start))
+    return time.monotonic() - start
 
 
-def render(snapshot: Snapshot, seconds: float) -> RenderableType:
-    """The cluster as a table."""
+def render(snapshots: Sequence[Snapshot], seconds: float) -> RenderableType:
+    """The clusters as a table."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("instance", "zone", "role", "status"):
         table.add_column(heading)
-    for member in snapshot.members:
-        role = "writer" if member.writer else ("reader" if member.status == "available" else "")
-        table.add_row(member.identifier, member.zone, role, _status(member.status))
-    table.add_row(DEMO_CLUSTER, "", "cluster", _status(snapshot.status), end_section=True)
-    table.caption = f"{seconds:.1f} s"
-    table.caption_justify = "left"
-    return table
+    for snapshot in snapshots:
+        for member in snapshot.members:
+            role = "writer" if member.writer else ("reader" if member.status == "available" else "")
+            table.add_row(member.identifier, member.zone, role, _status(member.status))
+        table.add_row(snapshot.identifier, "", "cluster", _status(snapshot.status), end_section=True)
+    return Group(table, Text(f"{seconds:.1f} s", style="dim"))
 
 
 def _status(status: str) -> Text:

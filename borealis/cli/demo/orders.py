@@ -1,90 +1,53 @@
-"""The `orders` example: its table, rows and queries, in PostgreSQL's dialect.
+"""The `orders` example played over a session: filling the table, looking into it, showing results as tables.
 
-Owns SQL text and the printing of its results as tables.
+Owns no SQL of one dialect: that is in `editions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, LiteralString
 
 from rich.table import Table
 
-if TYPE_CHECKING:
-    import psycopg
+from borealis.cli.demo.editions import Edition
+from borealis.cli.demo.sessions import Rows, Session
 
-CREATE = """
-CREATE TABLE IF NOT EXISTS orders (
-  order_id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  user_id          bigint NOT NULL,
-  status           varchar(32) NOT NULL,
-  total_amount     numeric(12,2) NOT NULL,
-  created_at       timestamptz NOT NULL DEFAULT now(),
-  updated_at       timestamptz NOT NULL DEFAULT now(),
-  shipping_address jsonb
-);
-CREATE INDEX IF NOT EXISTS orders_user_id ON orders (user_id);
-CREATE INDEX IF NOT EXISTS orders_status ON orders (status);
-"""
-
-INSERT = """
-INSERT INTO orders (user_id, status, total_amount, shipping_address) VALUES
-  (1001, 'PLACED', 199.99, jsonb_build_object('street', '123 Main St', 'city', 'Bengaluru', 'zip', '560001')),
-  (1002, 'SHIPPED', 49.50, jsonb_build_object('street', '45 Park Ave', 'city', 'Mumbai', 'zip', '400001'));
-"""
-
-BY_USER = """
-SELECT order_id, total_amount, created_at FROM orders
- WHERE user_id = 1001 ORDER BY created_at DESC LIMIT 10
-"""
-
-BY_CITY = """
-SELECT order_id, shipping_address->>'city' AS city FROM orders
- WHERE shipping_address->>'city' = 'Bengaluru'
-"""
-
-WRITE = """
-INSERT INTO orders (user_id, status, total_amount, shipping_address)
-VALUES (%s, 'PLACED', %s, '{"city": "Pune"}') RETURNING order_id
-"""
-
-WHO = "SELECT pg_catalog.aurora_db_instance_identifier(), pg_is_in_recovery()"
+COUNT = "SELECT count(*) FROM orders"
+SAMPLES = f"{COUNT} WHERE user_id IN (1001, 1002)"
 
 
-def fill(connection: psycopg.Connection[Any]) -> int:
-    """Makes the table and its sample rows, unless they are there; returns how many orders there are."""
-    connection.execute(CREATE)
-    if not one(connection, "SELECT count(*) FROM orders WHERE user_id IN (1001, 1002)")[0]:
-        connection.execute(INSERT)
-    return int(one(connection, "SELECT count(*) FROM orders")[0])
+def fill(session: Session, edition: Edition) -> list[str]:
+    """Makes the table and its sample rows, as far as they are not there; returns the statements run."""
+    done = []
+    for step in edition.steps:
+        if step.done is None or not session.one(step.done)[0]:
+            session.run(step.statement)
+            done.append(step.statement)
+    return done
 
 
-def filled(connection: psycopg.Connection[Any]) -> bool:
-    """Whether this server shows the table and its sample rows."""
-    if not one(connection, "SELECT to_regclass('orders') IS NOT NULL")[0]:
-        return False
-    return bool(one(connection, "SELECT EXISTS (SELECT FROM orders WHERE user_id = 1002)")[0])
+def filled(session: Session) -> bool:
+    """Whether this server shows the sample rows. Fails where the table is not there yet."""
+    return bool(session.one(SAMPLES)[0])
 
 
-def there(connection: psycopg.Connection[Any], order_id: int) -> bool:
+def there(session: Session, order: int) -> bool:
     """Whether this server shows the order."""
-    return connection.execute("SELECT FROM orders WHERE order_id = %s", (order_id,)).fetchone() is not None
+    return bool(session.run("SELECT 1 FROM orders WHERE order_id = %s", (order,)).rows)
 
 
-def one(connection: psycopg.Connection[Any], statement: LiteralString) -> tuple[Any, ...]:
-    """The only row of a query."""
-    row = connection.execute(statement).fetchone()
-    assert row is not None
-    return tuple(row)
+def present(session: Session, first: int) -> set[int]:
+    """The numbers of all orders from `first` on."""
+    found = session.run("SELECT order_id FROM orders WHERE order_id >= %s", (first,))
+    return {int(row[0]) for row in found.rows}
 
 
-def shown(connection: psycopg.Connection[Any], statement: LiteralString) -> Table:
+def shown(result: Rows) -> Table:
     """The result of a query as a table."""
-    cursor = connection.execute(statement)
     table = Table(header_style="bold")
-    for column in cursor.description or ():
-        table.add_column(column.name)
-    for row in cursor:
+    for column in result.columns:
+        table.add_column(column)
+    for row in result.rows:
         table.add_row(*_words(row))
     return table
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-import psycopg
-
-from borealis.cli.demo.orders import WRITE
+from borealis.cli.demo.orders import present
+from borealis.cli.demo.sessions import SQL_ERRORS, Session
 
 CLIENTS = 4
 RETRY_SECONDS = 0.005
@@ -43,8 +42,9 @@ class Writers:
     do.
     """
 
-    def __init__(self, conninfo: str) -> None:
-        self._conninfo = conninfo
+    def __init__(self, connect: Callable[[], Session], write: str) -> None:
+        self._connect = connect
+        self._statement = write
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._write, args=(n,), daemon=True) for n in range(CLIENTS)]
@@ -80,31 +80,28 @@ class Writers:
 
     def _write(self, client: int) -> None:
         while not self._over.is_set():
-            with contextlib.suppress(psycopg.Error):
+            with contextlib.suppress(*SQL_ERRORS):
                 since = time.monotonic()
-                with psycopg.connect(self._conninfo, autocommit=True) as connection:
-                    self._write_orders(connection, client, since)
+                with self._connect() as session:
+                    self._write_orders(session, client, since)
                 return
             with self._lock:
                 self.books.errors += 1
             time.sleep(RETRY_SECONDS)
 
-    def _write_orders(self, connection: psycopg.Connection[Any], client: int, since: float) -> None:
+    def _write_orders(self, session: Session, client: int, since: float) -> None:
         amount = 0
         while not self._over.is_set():
             amount += 1
-            row = connection.execute(WRITE, (2000 + client, amount % 100000)).fetchone()
+            order = session.insert(self._statement, (2000 + client, amount % 100000))
             now = time.monotonic()
-            assert row is not None
             with self._lock:
-                self.books.acknowledged[row[0]] = now
-                self.books.connected[row[0]] = since
+                self.books.acknowledged[order] = now
+                self.books.connected[order] = since
 
 
-def lost(books: Books, connection: psycopg.Connection[Any]) -> list[int]:
+def lost(books: Books, session: Session) -> list[int]:
     """The acknowledged orders that this server does not have."""
     if not books.acknowledged:
         return []
-    found = connection.execute("SELECT order_id FROM orders WHERE order_id >= %s", (min(books.acknowledged),))
-    present = {row[0] for row in found}
-    return sorted(set(books.acknowledged) - present)
+    return sorted(set(books.acknowledged) - present(session, min(books.acknowledged)))

@@ -148,3 +148,8 @@ def test_arguments_of_clients() -> None:
     assert arguments(CLIENTS[target.engine], target) == [
         "--host=h", "--port=5432", "--username=me", "--dbname=postgres",
     ]  # fmt: skip
+    target = Target("aurora-mysql", "h", 3306, "me", None)
+    general = ["--host=h", "--port=3306", "--user=me", "--default-character-set=utf8mb4"]
+    assert arguments(CLIENTS[target.engine], target) == general
+    target = Target("aurora-mysql", "h", 3306, "me", "shop")
+    assert arguments(CLIENTS[target.engine], target) == [*general, "--database=shop"]

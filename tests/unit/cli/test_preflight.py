@@ -12,6 +12,7 @@ import pytest
 from borealis import _native
 from borealis.cli import preflight
 from borealis.engines import registry
+from borealis.engines.base import EngineVersion
 from borealis.paths import RegionPaths
 
 from .conftest import Terminal, pids_of
@@ -75,6 +76,28 @@ def test_engine_users(terminal: Terminal, user: str, words: str) -> None:
 def test_no_engine(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "installed_versions", lambda: ())
     assert "no database engine was found: install one" in terminal("up", "--detach", code=1)
+
+
+def test_engines_that_are_there_and_those_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = EngineVersion("aurora-postgresql", "15.20", "15", Path("/pg"), "aurora-postgresql15")
+    monkeypatch.setattr(registry, "installed_versions", lambda: (one,))
+    monkeypatch.setattr(registry, "engines", lambda: dict.fromkeys(preflight.PACKAGES))
+    found = preflight.find_engines()
+    assert found.present == "aurora-postgresql 15.20"
+    [words] = found.missing
+    assert words.startswith("aurora-mysql is not offered")
+    assert "apt-get install mariadb-server-core" in words
+    preflight.check_programs()
+
+
+@root_only
+def test_the_first_user_that_there_is_runs_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "ENGINE_USERS", ("nobody-here", "nobody"))
+    assert preflight.choose_engine_user(None) == "nobody"
+
+
+def test_every_engine_has_a_package_to_install() -> None:
+    assert set(registry.engines()) <= set(preflight.PACKAGES)
 
 
 def test_no_haproxy(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
