@@ -155,6 +155,20 @@ void device_log_written(uint32_t timeline, uint64_t end, uint64_t length) {
     errno = saved_errno;
 }
 
+void device_log_grows(uint64_t start) {
+    uint64_t before = atomic_load(&page->written_lsn);
+    if (start >= before)
+        return;
+    if (atomic_load(&page->mode) != MODE_OFF)
+        device_refuse("the log was begun anew or written over (RESET MASTER?): what was written before is in the volume", "");
+    atomic_compare_exchange_strong(&page->written_lsn, &before, start);
+}
+
+void device_log_cut(const char *path) {
+    if (atomic_load(&page->mode) != MODE_OFF)
+        device_refuse("log file made shorter: what was written before is in the volume", path);
+}
+
 static void futex_wait(_Atomic uint32_t *word, uint32_t seen) {
     const struct timespec timeout = {.tv_nsec = RETRY_NS};
     syscall(SYS_futex, word, FUTEX_WAIT, seen, &timeout, NULL, 0);

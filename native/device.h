@@ -22,6 +22,13 @@ bool device_attached(void);
 /* After a finished write of `length` bytes that ends at `end` (LSN). */
 void device_log_written(uint32_t timeline, uint64_t end, uint64_t length);
 
+/* Before device_log_written, for a log that only grows: ends the engine when a
+ * write of a writer began below what was written before. A reader may begin its
+ * log anew at `start`. */
+void device_log_grows(uint64_t start);
+/* The engine is about to shorten a log file: a writer must not. */
+void device_log_cut(const char *path);
+
 /* Returns when everything written to the log before the call is durable. Not
  * to be interrupted: signal handlers run, then the wait goes on. */
 void device_log_sync(void);

@@ -218,6 +218,9 @@ EXPORT int fcntl(int fd, int command, ...) {
 
 /* ---- write ----------------------------------------------------------- */
 
+/* The one byte of a binlog that is written again, when its file is closed: a flag that says that it is in use. */
+#define BINLOG_IN_USE_AT 21
+
 /* `start`: offset in the file where the write began; -1: at the descriptor's own position. */
 static ssize_t written(int fd, ssize_t done, off_t start) {
     struct log_place place;
@@ -226,6 +229,9 @@ static ssize_t written(int fd, ssize_t done, off_t start) {
     off_t end = start >= 0 ? start + done : lseek(fd, 0, SEEK_CUR);
     if (end < 0)
         device_refuse("cannot tell where a write to the log ended", strerror(errno));
+    bool in_use_flag = end == BINLOG_IN_USE_AT + 1 && done == 1;
+    if (logfiles_only_grow() && !in_use_flag)
+        device_log_grows(place.start + (uint64_t)(end - done));
     device_log_written(place.timeline, place.start + (uint64_t)end, (uint64_t)done);
     return done;
 }
@@ -251,6 +257,19 @@ EXPORT ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t offs
     if ((flags & (RWF_DSYNC | RWF_SYNC)) != 0 && device_attached() && fds_get(fd, &place))
         device_refuse("log written with RWF_DSYNC or RWF_SYNC; the engine must sync with fdatasync", "");
     return written(fd, real()->pwritev2(fd, parts, count, offset, flags), offset);
+}
+
+EXPORT int ftruncate(int fd, off_t length) {
+    struct log_place place;
+    if (logfiles_only_grow() && device_attached() && fds_get(fd, &place))
+        device_log_cut("ftruncate");
+    return real()->ftruncate(fd, length);
+}
+
+EXPORT int truncate(const char *path, off_t length) {
+    if (logfiles_only_grow() && device_attached() && logfiles_name_like(path))
+        device_log_cut(path);
+    return real()->truncate(path, length);
 }
 
 /* ---- sync ------------------------------------------------------------ */
@@ -353,6 +372,8 @@ ALIAS(creat) int creat64(const char *, mode_t);
 ALIAS(__open_2) int __open64_2(const char *, int);
 ALIAS(__openat_2) int __openat64_2(int, const char *, int);
 ALIAS(fcntl) int fcntl64(int, int, ...);
+ALIAS(ftruncate) int ftruncate64(int, off64_t);
+ALIAS(truncate) int truncate64(const char *, off64_t);
 ALIAS(pwrite) ssize_t pwrite64(int, const void *, size_t, off64_t);
 ALIAS(pwritev) ssize_t pwritev64(int, const struct iovec *, int, off64_t);
 ALIAS(pwritev2) ssize_t pwritev64v2(int, const struct iovec *, int, off64_t, int);

@@ -28,6 +28,10 @@ bool logfiles_configure(const char *text) {
     return true;
 }
 
+bool logfiles_only_grow(void) {
+    return kind == LOG_BINLOG;
+}
+
 static const char *last_part(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash ? slash + 1 : path;

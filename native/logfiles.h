@@ -27,6 +27,9 @@ struct log_place {
 /* Reads "pgwal" or "binlog:<basename>"; false when it is neither. Copies the text. */
 bool logfiles_configure(const char *kind);
 
+/* The log's files only ever grow (binlog); those of the other kind are written over again and again. */
+bool logfiles_only_grow(void);
+
 /* True when this path names a log file. `fd` is open on it and decides when
  * the path alone does not show the directory. */
 bool logfiles_match(const char *path, int fd, struct log_place *place);

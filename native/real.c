@@ -17,6 +17,7 @@ static const struct {
     SYMBOL(pwrite),   SYMBOL(writev),   SYMBOL(pwritev),   SYMBOL(pwritev2),        SYMBOL(fsync),
     SYMBOL(fdatasync), SYMBOL(syncfs),  SYMBOL(sync),      SYMBOL(sync_file_range), SYMBOL(rename),
     SYMBOL(renameat), SYMBOL(renameat2), SYMBOL(send),     SYMBOL(sendto),          SYMBOL(sendmsg),
+    SYMBOL(ftruncate), SYMBOL(truncate),
 };
 
 const struct real_calls *real(void) {

@@ -23,6 +23,8 @@ struct real_calls {
     ssize_t (*pwritev2)(int, const struct iovec *, int, off_t, int);
     int (*fsync)(int);
     int (*fdatasync)(int);
+    int (*ftruncate)(int, off_t);
+    int (*truncate)(const char *, off_t);
     int (*sync_file_range)(int, off_t, off_t, unsigned);
     int (*syncfs)(int);
     void (*sync)(void);

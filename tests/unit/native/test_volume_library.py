@@ -408,15 +408,67 @@ def test_the_notice_socket_is_replaced_when_it_is_closed(writer: Engine, device:
     assert device.counters().notices_failed == 0
 
 
-def test_binlog_files(start_engine: EngineStarter, device: LogDevice) -> None:
+@pytest.fixture
+def binlog(start_engine: EngineStarter) -> Engine:
+    """Attached, device off, with `log` open: binlog.000007, with nine bytes in it."""
     engine = start_engine(BOREALIS_LOG_KIND="binlog:/var/lib/binlog")
-    device.set_mode(DeviceMode.ON)
     engine.run("log = os.open('./binlog.000007', os.O_RDWR | os.O_CREAT)")
-    engine.run("index = os.open('binlog.index', os.O_RDWR | os.O_CREAT)")
-    engine.run("(os.write(log, b'abc'), os.write(log, b'def'), os.write(index, b'x'), os.fsync(index))")
-    assert (device.write_seq, device.written_lsn) == (2, (7 << 40) + 6)
-    engine.start("os.fdatasync(log)")
-    until_syncing(device, 2)
+    engine.run("os.write(log, b'ninebytes')")
+    return engine
+
+
+def test_binlog_files(binlog: Engine, device: LogDevice) -> None:
+    device.set_mode(DeviceMode.ON)
+    binlog.run("index = os.open('binlog.index', os.O_RDWR | os.O_CREAT)")
+    binlog.run("(os.write(log, b'abc'), os.write(log, b'def'), os.write(index, b'x'), os.fsync(index))")
+    assert (device.write_seq, device.written_lsn) == (3, (7 << 40) + 15)
+    binlog.run("(os.ftruncate(index, 0), os.truncate('binlog.index', 0), os.pwrite(index, b'x', 0))")
+    binlog.start("os.fdatasync(log)")
+    until_syncing(device, 3)
+
+
+def test_a_binlog_is_followed_by_the_next_one(binlog: Engine, device: LogDevice) -> None:
+    device.set_mode(DeviceMode.ON)
+    binlog.run("os.write(log, bytes(50))")
+    binlog.run("next = os.open('binlog.000008', os.O_RDWR | os.O_CREAT)")
+    binlog.run("os.fdatasync(next)")  # Nothing was written to it.
+    binlog.run("os.write(next, b'head')")
+    assert device.written_lsn == (8 << 40) + 4
+    binlog.run("os.pwrite(log, b'x', 21)")  # The flag that says that the file is in use.
+    assert (device.write_seq, device.written_lsn) == (4, (8 << 40) + 4)
+    binlog.start("os.fdatasync(log)")
+    until_syncing(device, 4)
+    device.release(4)
+    binlog.answer()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "os.pwrite(log, b'x', 3)",
+        "os.pwrite(log, b'xyz', 8)",
+        "os.ftruncate(log, 4)",
+        "os.truncate('binlog.000007', 0)",
+        "os.write(os.open('binlog.000001', os.O_RDWR | os.O_CREAT), bytes(5))",
+    ],
+)
+def test_a_binlog_of_a_writer_only_grows(binlog: Engine, device: LogDevice, change: str) -> None:
+    device.set_mode(DeviceMode.ON)
+    binlog.start(change)
+    status, said = binlog.ended()
+    assert status in (3, -9)
+    assert "what was written before is in the volume" in said
+    assert device.end_reason == 2
+
+
+def test_a_reader_may_begin_its_binlog_anew(binlog: Engine, device: LogDevice) -> None:
+    binlog.run("(os.ftruncate(log, 4), os.unlink('binlog.000007'))")
+    binlog.run("log = os.open('binlog.000001', os.O_RDWR | os.O_CREAT)")
+    binlog.run("os.write(log, b'abc')")
+    assert device.written_lsn == (1 << 40) + 3
+    device.arm()
+    binlog.run("os.write(log, b'abc')")
+    assert device.written_lsn == (1 << 40) + 6
 
 
 def test_nothing_happens_without_a_device(start_engine: EngineStarter, device: LogDevice) -> None:
