@@ -76,6 +76,7 @@ class LogIndex:
 
     def advance(self) -> bool:
         """Go on to the VDL as far as the log is in memory. True: there is more to do; call again soon."""
+        self._note_timelines()
         room = ADVANCE_BYTES
         while self.wanted is None and self.failure is None and self._reader is not None:
             reader = self._cut_torn(self._reader)
@@ -119,11 +120,20 @@ class LogIndex:
         self.positions.settle(end, end)
         return self._reader
 
+    def _note_timelines(self) -> None:
+        """A new timeline may begin where a group was being read that is void now."""
+        timelines = self._feed.timelines
+        if timelines is self._timelines:
+            return
+        self._timelines = timelines
+        self._ends = sorted(end for _, end, _ in timelines.values() if end is not None)
+        self.wanted = None
+        reader = self._reader
+        if reader is not None and reader.position > reader.settled and reader.settled in self._ends:
+            log.info("a group that began at %X is void: a timeline begins there", reader.settled)
+            self._reader = UnitReader(reader.settled)
+
     def _end_above(self, lsn: Lsn) -> Lsn | None:
         """Where the timeline ends that holds the bytes from `lsn` on; None: it is the newest."""
-        timelines = self._feed.timelines
-        if timelines is not self._timelines:
-            self._timelines = timelines
-            self._ends = sorted(end for _, end, _ in timelines.values() if end is not None)
         index = bisect_right(self._ends, lsn)
         return self._ends[index] if index < len(self._ends) else None
