@@ -19,7 +19,7 @@ from typing import Any
 
 import uvloop
 
-from borealis.engines.base import EngineState, Feedback
+from borealis.engines.base import EngineState, EngineUnavailable, Feedback
 from borealis.errors import BorealisError
 from borealis.log.history import TermHistory
 from borealis.log.types import Superseded
@@ -47,6 +47,8 @@ EXIT_FENCED = 3
 PROBE_TIMEOUT_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 """How often it is looked for an engine that has not registered yet."""
+FOLLOW_SECONDS = 60.0
+"""So long an opening waits for an engine that does not follow its upstream yet."""
 
 
 class RoleError(BorealisError):
@@ -74,6 +76,8 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._role_tasks: list[asyncio.Task[Any]] = []
         self._opening: asyncio.Task[dict[str, Any]] | None = None
+        self._follows = asyncio.Event()
+        """The engine process of now was told to follow its upstream."""
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._service = DriverService(self)
         self._rpc = RpcServer(Path(self.config.rpc_socket), self._service.handlers())
@@ -149,11 +153,25 @@ class Driver:
                 with contextlib.suppress(ProcessLookupError):
                     self.process = EngineProcess(pid, self.context.data_dir, self._engine_ended)
                     log.info("engine is process %d", pid)
+            if self.process is not None and self.reader is not None and not self._follows.is_set():
+                await self._follow(self.process.pid)
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _follow(self, pid: int) -> None:
+        """Once for each engine process; it may still be starting."""
+        try:
+            await self.context.session.follow()
+        except EngineUnavailable:
+            return
+        except BorealisError as error:
+            log.warning("engine process %d does not follow its upstream: %s", pid, error)
+        else:
+            self._follows.set()
 
     def _engine_ended(self, pid: int) -> None:
         log.warning("engine process %d has ended", pid)
         self.process = None
+        self._follows.clear()
         self._set_engine_state(EngineState(up=False, error="the process has ended"))
 
     @property
@@ -211,6 +229,7 @@ class Driver:
         return await asyncio.shield(self._opening)
 
     async def _open(self, reader: ReaderRole, first_term: int, second_term: int) -> dict[str, Any]:
+        await self._until_it_follows()
         promotion = Promotion(
             self.context, reader, first_term, second_term, self._writer_ended, checked_pid=self._checked_pid
         )
@@ -234,6 +253,14 @@ class Driver:
             "vdl": promoted.writer.vdl,
             "timings": promoted.timings,
         }
+
+    async def _until_it_follows(self) -> None:
+        """Only then the engine gets the rest of the log; and no call to follow comes after the promotion."""
+        deadline = time.monotonic() + FOLLOW_SECONDS
+        while self.process is not None and not self._follows.is_set():
+            if time.monotonic() > deadline:
+                raise RoleError(f"the engine does not follow its upstream after {FOLLOW_SECONDS:g} s")
+            await asyncio.sleep(LOOK_SECONDS)
 
     @staticmethod
     async def _retire(reader: ReaderRole) -> None:

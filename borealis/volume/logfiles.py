@@ -80,7 +80,8 @@ class BinlogLogFiles:
 
     @classmethod
     def begin(cls, data_dir: Path, position: int, timeline: int) -> BinlogLogFiles:
-        """At a promotion: the newest file begins the timeline, with the headers that are in it already."""
+        """At a promotion: the newest file begins the timeline, with the headers that are in it already.
+        Raises LogFileError when it holds more."""
         number = newest_number(data_dir)
         if number is None:
             raise LogFileError(f"there is no binlog in {data_dir}: start the engine with its binlog on")
