@@ -68,7 +68,8 @@ class PositionMap:
         self.settled: Lsn = 0
         """It was read to here: all groups that end at or below are taken in, and none goes on here."""
         self.applied_gtid: Gtid | None = None
-        """The engine's last word on what it has applied."""
+        """The engine's last word on what it has applied; None as well when that is nothing yet."""
+        self._reported = False
         self.ask: Callable[[], None] | None = None
         """Makes the session find out soon how far the engine is, and call `report_applied`; set by the
         session."""
@@ -119,7 +120,8 @@ class PositionMap:
     def applied(self) -> Lsn | None:
         """How far the engine has applied the log, as it said last; where that place is no longer known
         exactly, a little below. None: it has not said, or the log was not read as far."""
-        if self.applied_gtid is None or self.applied_gtid.sequence > self.newest.sequence:
+        sequence = self.applied_gtid.sequence if self.applied_gtid is not None else 0
+        if not self._reported or sequence > self.newest.sequence:
             return None
         found = self.floor(self.applied_gtid)
         if found is None:
@@ -167,8 +169,10 @@ class PositionMap:
 
     def report_applied(self, state: str) -> None:
         """The engine's own word (`@@gtid_slave_pos`). Raises EngineError when it is none."""
-        before, self.applied_gtid = self.applied_gtid, parse_state(state)
-        if self.applied_gtid != before and self.on_applied is not None:
+        applied = parse_state(state)
+        new = not self._reported or applied != self.applied_gtid
+        self.applied_gtid, self._reported = applied, True
+        if new and self.on_applied is not None:
             self.on_applied()
 
     def _thin(self) -> None:

@@ -1,0 +1,67 @@
+"""Scheduled events over a change of the writer.
+
+Owns which events run: on a reader none does, since replication marks each event that it brings as disabled
+on this side, whether it is enabled on the writer or not. So the writer keeps a list of those that are not,
+which all instances have, and a new writer turns on all others. Its own copy of the events' table is put
+right without a word in the log: on each instance the table says what is true there."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pymysql.err import MySQLError
+
+from borealis.engines.base import EngineError
+from borealis.engines.mariadb.sessionlink import AdminLink, Connection, words
+from borealis.logs import get_logger
+
+log = get_logger(__name__)
+
+_DISABLED = "mysql.borealis_disabled_events"
+_LOOK = (
+    f"SELECT (SELECT COUNT(*) FROM mysql.event e LEFT JOIN {_DISABLED} d USING (db, name)"
+    " WHERE (e.status = 'DISABLED') <> (d.name IS NOT NULL)),"
+    f" (SELECT COUNT(*) FROM {_DISABLED} d LEFT JOIN mysql.event e USING (db, name) WHERE e.name IS NULL)"
+)
+_KEEP = (
+    f"DELETE d FROM {_DISABLED} d LEFT JOIN mysql.event e ON e.db = d.db AND e.name = d.name"
+    " WHERE e.status IS NULL OR e.status <> 'DISABLED'",
+    f"INSERT IGNORE INTO {_DISABLED} SELECT db, name FROM mysql.event WHERE status = 'DISABLED'",
+)
+_HELD_BACK = (
+    f"SELECT e.db, e.name FROM mysql.event e JOIN {_DISABLED} d ON e.db = d.db AND e.name = d.name"
+    " WHERE e.status = 'SLAVESIDE_DISABLED'"
+)
+_DISABLE_ONE = "UPDATE mysql.event SET status = 'DISABLED' WHERE db = %s AND name = %s"
+_ENABLE_REST = "UPDATE mysql.event SET status = 'ENABLED' WHERE status = 'SLAVESIDE_DISABLED'"
+
+
+async def enable(connection: Connection) -> None:
+    """Put the local table right, before the scheduler is started (which reads it). Not logged."""
+    for event in await connection.rows(_HELD_BACK):
+        await connection.rows(_DISABLE_ONE, event)
+    await connection.rows(_ENABLE_REST)
+
+
+class EventWatch:
+    """On a writer: keeps the list of disabled events up to date, without anybody waiting for it."""
+
+    def __init__(self, link: AdminLink) -> None:
+        self._link = link
+        self.task: asyncio.Task[None] | None = None
+
+    def look(self) -> None:
+        """Look now, unless the last look is not over: its commit may be waiting for the quorum."""
+        if self.task is None or self.task.done():
+            self.task = asyncio.get_running_loop().create_task(self._look(), name="event-watch")
+
+    async def _look(self) -> None:
+        try:
+            async with self._link.own() as connection:
+                ((changed, gone),) = await connection.rows(_LOOK)
+                if changed or gone:
+                    async with connection.logged():
+                        for statement in _KEEP:
+                            await connection.rows(statement)
+        except (EngineError, MySQLError, OSError) as error:
+            log.warning("the list of disabled events is not up to date: %s", words(error))
