@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
@@ -36,6 +36,29 @@ class Reason(StrEnum):
     """The segment does not know the sender's term: send NEW_TERM, then go on from the end in its reply."""
     GAP = "gap"
     """The data starts above the segment's end: go on from `end`, or leave the gap to gossip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a segment has found out about its own disk since its node was started."""
+
+    checked_bytes: int = 0
+    """Log and blobs that were read again in the background and compared with their checksums."""
+    passes: int = 0
+    """How often all of it was checked."""
+    damaged: int = 0
+    """Ranges of the log, and blobs, that did not match."""
+    repaired: int = 0
+    """How many of them were had again from other nodes."""
+    trouble: str = ""
+    """Why appends are refused now; empty: they are taken."""
+
+
+NOTHING_CHECKED = Health()
+
+
+def _health(value: Any) -> Health:
+    return Health(**{name: value[name] for name in asdict(NOTHING_CHECKED) if name in value})
 
 
 def _history(value: Any) -> TermHistory:
@@ -69,6 +92,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "CommitPoint": _point,
     "tuple[tuple[Lsn, Lsn], ...]": _ranges,
     "tuple[BlobInfo, ...]": _blobs,
+    "Health": _health,
 }
 
 
@@ -77,6 +101,8 @@ def _plain(value: Any) -> Any:
         return value.to_json()
     if isinstance(value, BlobInfo):
         return {"name": value.name, "size": value.size, "sha256": value.sha256}
+    if isinstance(value, Health):
+        return asdict(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value

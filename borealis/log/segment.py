@@ -103,6 +103,7 @@ class SegmentCore:
         self.subscribers = 0
         self.bytes_on_disk = 0
         self.blobs: tuple[wire.BlobInfo, ...] = ()
+        self.health = wire.Health()
 
     @property
     def exists(self) -> bool:
@@ -170,6 +171,7 @@ class SegmentCore:
             corrupt=self.corrupt,
             blobs=self.blobs,
             subscribers=self.subscribers,
+            health=self.health,
         )
 
     def _create(self, step: Step[SenderT], message: wire.Create) -> wire.Message:

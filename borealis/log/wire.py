@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from borealis.log.blobs import BlobData, BlobInfo, BlobPut
-from borealis.log.codec import ControlMessage, Purpose, Reason
+from borealis.log.codec import NOTHING_CHECKED, ControlMessage, Health, Purpose, Reason
 from borealis.log.frames import FRAME_BYTES_MAX, Buffer, FrameReader, Kind, frame
 from borealis.log.history import TermHistory
 from borealis.log.types import NOTHING_COMMITTED, CommitPoint, Lsn, WireError
@@ -52,6 +52,7 @@ __all__ = [
     "Dropped",
     "Error",
     "FrameReader",
+    "Health",
     "Hello",
     "HelloReply",
     "History",
@@ -171,6 +172,7 @@ class StatusReply(ControlMessage):
     corrupt: tuple[tuple[Lsn, Lsn], ...] = ()
     blobs: tuple[BlobInfo, ...] = ()
     subscribers: int = 0
+    health: Health = NOTHING_CHECKED
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from borealis.log.wire import (
 from borealis.logs import get_logger
 from borealis.storage.appendloop import AppendLoop
 from borealis.storage.blobs import BlobStore
+from borealis.storage.condition import Condition
 from borealis.storage.connection import Connection
 from borealis.storage.context import NodeContext
 from borealis.storage.errors import SegmentDamaged, StorageBroken, StorageError, StorageFull, disk_error
@@ -75,8 +76,9 @@ class SegmentActor:
         self.journal: SegmentJournal | None = None
         """None before the files are open and after they failed."""
         self.failure: StorageError | None = None
+        self.condition = Condition()
         self._context = context
-        self._blobs = BlobStore(directory / "blobs")
+        self.blobs = BlobStore(directory / "blobs")
         self._loop = SocketLoop(f"volume {volume}", self._handle, self._closed)
         self._thread = threading.Thread(target=self._run, name=f"segment-{volume}", daemon=True)
         self._stopping = False
@@ -90,7 +92,6 @@ class SegmentActor:
         self._vdl_changed = False
         self._refusing = ""
         self._reopen_at = 0.0
-        self._measured_at = 0.0
 
     @property
     def core(self) -> SegmentCore:
@@ -234,7 +235,7 @@ class SegmentActor:
             self._refuse(connection, message, StorageFull("no room for another log file: free some space"))
         else:
             if isinstance(message, Status):
-                self._measure(journal)
+                self.condition.tell(journal.core, journal.files, self.blobs, self._refusing)
             step = journal.core.handle(message, connection)
             self._replies += step.replies
             self.apply(step)
@@ -281,13 +282,6 @@ class SegmentActor:
 
     def _why(self) -> StorageError:
         return self.failure or StorageBroken(f"the segment of {self.volume} is not open")
-
-    def _measure(self, journal: SegmentJournal) -> None:
-        now = time.monotonic()
-        if now - self._measured_at > 1.0:
-            self._measured_at = now
-            journal.core.bytes_on_disk = journal.files.bytes_on_disk()
-            journal.core.blobs = self._blobs.infos()
 
     # -- work in other threads ------------------------------------------------------------------------------
 
@@ -344,13 +338,13 @@ class SegmentActor:
 
     def _blob(self, connection: Connection, message: BlobPut | BlobGet | BlobDelete) -> None:
         def finish(future: Future[Message]) -> None:
-            self._measured_at = 0.0
+            self.condition.changed()
             connection.paused = False
             self._replies.append((connection, future.result()))
             self._loop.process(connection)
 
         connection.paused = True
-        self._offload(connection, lambda: self._blobs.answer(message), finish)
+        self._offload(connection, lambda: self.blobs.answer(message), finish)
 
     # -- commit ---------------------------------------------------------------------------------------------
 
@@ -414,7 +408,7 @@ class SegmentActor:
             log_directory(self.directory), volume_seed(self.volume), self._context.config, self._context.files
         )
         try:
-            self._blobs.open()
+            self.blobs.open()
             self.journal = open_segment(place, self.volume, self._context.node, self._context.az)
         except StorageError as error:
             self._reopen_at = time.monotonic() + REOPEN_SECONDS
@@ -425,8 +419,10 @@ class SegmentActor:
         if self.failure is not None:
             log.info("volume %s: the segment is in use again", self.volume)
         self.failure = None
-        self._measured_at = 0.0
         core = self.journal.core
+        self.journal.condition = self.condition
+        self.condition.changed()
+        self.condition.damaged += len(core.corrupt)
         log.info(
             "volume %s: open, log [%d, %d), promised term %d", self.volume, core.base, core.end, core.promised
         )

@@ -118,6 +118,19 @@ class BlobStore:
             older.unlink()
         sync_directory(self._directory)
 
+    def path(self, info: BlobInfo) -> Path:
+        """Where that blob lies. It may be gone by now."""
+        return self._directory / f"{info.name}@{info.sha256}"
+
+    def discard(self, info: BlobInfo) -> None:
+        """Removes exactly that blob, which turned out to be damaged. Raises StorageError."""
+        try:
+            with self._lock:
+                self.path(info).unlink(missing_ok=True)
+                sync_directory(self._directory)
+        except OSError as error:
+            raise disk_error(error, f"removing blob {info.name}") from error
+
     def get(self, request: BlobGet) -> BlobData:
         """A piece of a blob; empty at its end."""
         self._check(request.name)

@@ -30,6 +30,7 @@ from borealis.log.segment import SegmentCore, Step
 from borealis.log.types import CommitPoint
 from borealis.log.wire import Append, Create, Error, Message, NewTerm, Trim, Vote
 from borealis.logs import get_logger
+from borealis.storage.condition import Condition
 from borealis.storage.errors import SegmentDamaged, StorageError
 from borealis.storage.index import Extent
 from borealis.storage.logfile import LogFiles, LogPlace
@@ -65,6 +66,7 @@ class SegmentJournal:
         self.core = core
         self.files = files
         self.tail = Tail(TAIL_BYTES)
+        self.condition = Condition()
 
     # -- changing -------------------------------------------------------------------------------------------
 
@@ -148,6 +150,7 @@ class SegmentJournal:
         )
         self.files.index.punch(start, end)
         self._note_holes()
+        self.condition.damaged += 1
 
     def repair(self, start: int, data: bytes) -> None:
         """Puts bytes from another node in the place of damaged ones. Raises StorageError as `add` does.
@@ -160,7 +163,9 @@ class SegmentJournal:
             if first < last:
                 self.files.repair(first, data[first - start : last - start])
         self.files.sync()
+        before = len(self.core.corrupt)
         self._note_holes()
+        self.condition.repaired += max(0, before - len(self.core.corrupt))
         log.info("volume %s: log bytes [%d, %d) are repaired", self.core.volume, start, end)
 
     def _note_holes(self) -> None:

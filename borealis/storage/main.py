@@ -20,6 +20,7 @@ from borealis.errors import BorealisError
 from borealis.logs import get_logger, setup_logging
 from borealis.storage.logfile import LogConfig
 from borealis.storage.node import NodeSettings, StorageNode
+from borealis.storage.scrub import ScrubConfig
 
 log = get_logger(__name__)
 
@@ -32,6 +33,19 @@ def _arguments(argv: list[str]) -> NodeSettings:
     parser.add_argument("--socket", required=True, help="where to listen: a socket path, or host:port")
     parser.add_argument("--peers", required=True, type=Path, help="peers.json: the nodes of the region")
     parser.add_argument("--file-bytes", type=int, help="the largest log file, in bytes (for tests)")
+    scrub = ScrubConfig()
+    parser.add_argument(
+        "--scrub-bytes-per-second",
+        type=int,
+        default=scrub.bytes_per_second,
+        help="how fast all that the node holds is checked in the background; 0: not at all",
+    )
+    parser.add_argument(
+        "--scrub-pass-seconds",
+        type=float,
+        default=scrub.pass_seconds,
+        help="how long one such check of everything takes at least",
+    )
     parsed = parser.parse_args(argv)
     config = LogConfig()
     if parsed.file_bytes is not None:
@@ -44,6 +58,7 @@ def _arguments(argv: list[str]) -> NodeSettings:
         address=parsed.socket,
         peers=parsed.peers,
         config=config,
+        scrub=ScrubConfig(parsed.scrub_bytes_per_second, parsed.scrub_pass_seconds),
     )
 
 

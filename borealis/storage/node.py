@@ -36,6 +36,7 @@ from borealis.log.wire import (
 from borealis.logs import get_logger
 from borealis.storage.actor import SegmentActor
 from borealis.storage.address import split_address
+from borealis.storage.blobrepair import BlobRepair
 from borealis.storage.context import NodeContext
 from borealis.storage.errors import NodeUnreachable, StorageError, disk_error
 from borealis.storage.format import volume_seed
@@ -51,6 +52,7 @@ from borealis.storage.layout import (
 )
 from borealis.storage.logfile import LogConfig, LogPlace
 from borealis.storage.peers import PeerBook
+from borealis.storage.scrub import Scrubber, ScrubConfig
 
 log = get_logger(__name__)
 
@@ -73,6 +75,7 @@ class NodeSettings:
     peers: Path
     """peers.json, see peers.py."""
     config: LogConfig = field(default_factory=LogConfig)
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
 
 
 @dataclass
@@ -111,6 +114,7 @@ class StorageNode:
         self._pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool")
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
+        self._scrubbing: asyncio.Task[None] | None = None
         self._lock_fd = -1
 
     async def start(self) -> None:
@@ -127,8 +131,13 @@ class StorageNode:
         self._files.submit(remove_dropped, directory)
         for volume in volumes:
             self._start_segment(volume)
+        self._scrubbing = asyncio.create_task(self._scrubber().run())
         self._listen()
         log.info("listening on %s, %d segments", self.settings.address, len(volumes))
+
+    def _scrubber(self) -> Scrubber:
+        repair = BlobRepair(self._book, self._pool)
+        return Scrubber(self._actors.values, repair, self._wake_gossip, self._pool, self.settings.scrub)
 
     def _take_lock(self, directory: Path) -> None:
         """Two processes on the same files would destroy them."""
@@ -162,7 +171,7 @@ class StorageNode:
 
     async def stop(self) -> None:
         """Ends all connections and segments; everything is on disk afterwards."""
-        tasks = [task for task in (self._accepting, *self._callers) if task is not None]
+        tasks = [task for task in (self._accepting, self._scrubbing, *self._callers) if task is not None]
         tasks += [task for _, task in self._gossips.values()]
         for task in tasks:
             task.cancel()

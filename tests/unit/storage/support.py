@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -64,13 +64,21 @@ async def until(condition: Callable[[], Any]) -> Any:
 class NodeProcess:
     """One storage node process below `root`."""
 
-    def __init__(self, root: Path, node: str, file_bytes: int = 1 << 20, **environment: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        node: str,
+        file_bytes: int = 1 << 20,
+        options: Sequence[str] = (),
+        **environment: str,
+    ) -> None:
         self.node = node
         self.directory = root / node
         self.address = str(root / f"{node}.sock")
         self.log = root / f"{node}.log"
         self.peers = root / "peers.json"
         self.file_bytes = file_bytes
+        self.options = options
         self.environment = environment
         self.process: asyncio.subprocess.Process | None = None
 
@@ -80,7 +88,7 @@ class NodeProcess:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "borealis.storage.main", "--node-id", self.node, "--az", "az-1",
                 "--dir", str(self.directory), "--socket", self.address, "--peers", str(self.peers),
-                "--file-bytes", str(self.file_bytes),
+                "--file-bytes", str(self.file_bytes), *self.options,
                 stderr=log, env={**os.environ, **self.environment},
             )  # fmt: skip
         await until(self._is_up)
@@ -133,10 +141,10 @@ class NodeProcess:
 
 @asynccontextmanager
 async def running_nodes(
-    root: Path, *names: str, file_bytes: int = 1 << 20
+    root: Path, *names: str, file_bytes: int = 1 << 20, options: Sequence[str] = ()
 ) -> AsyncIterator[list[NodeProcess]]:
     """Nodes that are each other's peers; none is left behind."""
-    nodes = [NodeProcess(root, name, file_bytes) for name in names]
+    nodes = [NodeProcess(root, name, file_bytes, options) for name in names]
     book = {node.node: {"az": "az-1", "address": node.address} for node in nodes}
     (root / "peers.json").write_text(json.dumps(book))
     try:
