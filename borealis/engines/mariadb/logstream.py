@@ -62,6 +62,8 @@ class LogStream:
         self._after = after if after != start.gtid else None
         self._found = False
         """The group `after` has gone by; the next one is the first to be sent."""
+        self._diverged = ""
+        """Why this replica cannot be served."""
         self._sequence = 1
         self._file = made.file_name(start.lsn)
         self._first: deque[bytes] = deque()
@@ -110,6 +112,8 @@ class LogStream:
         if self._first:
             return self._first.popleft()
         while self.wanted is None:
+            if self._diverged:
+                raise Diverged(self._diverged)
             before = self._at
             if self._event_left or self._another_packet:
                 output = self._large_piece()
@@ -163,6 +167,8 @@ class LogStream:
                 break
             if self._is_sent(view, at):
                 self._append_event(out, view[at : at + length])
+            if self._diverged:
+                break
             at += length
         self._at += at
         self._held = self._held[at:]
@@ -190,7 +196,7 @@ class LogStream:
         gtid = parse_gtid(view[at : at + _GTID_BYTES]).gtid
         if gtid.domain == DOMAIN and gtid.sequence >= self._after.sequence:
             if gtid != self._after:
-                raise Diverged(f"the log holds {gtid} where the engine has {self._after}")
+                self._diverged = f"the log holds {gtid} where the engine has {self._after}"
             self._found = True
         return False
 
