@@ -149,6 +149,8 @@ class MariadbReaderServer(ReaderServer):
             connection.flush()
         if self._listener is None:
             return
+        if self._index.positions.caught_up:
+            self._on_applied()  # Headers need no applying, so nobody will report them.
         more = more or self._index.begins != begins
         if more and self._again is None:
             self._again = asyncio.get_running_loop().call_soon(self._go_on)

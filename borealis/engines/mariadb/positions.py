@@ -128,6 +128,11 @@ class PositionMap:
             return None
         return self.settled if found == self.newest else found.lsn
 
+    @property
+    def caught_up(self) -> bool:
+        """The engine has said that it has applied all groups that were read."""
+        return self.applied_gtid is not None and self.applied_gtid.sequence == self.newest.sequence
+
     async def wait_settled(self, lsn: Lsn) -> None:
         """Wait until the log was read to `lsn`: then `gtid_at(lsn)` is all there is to wait for. A torn group
         at the end counts as read."""

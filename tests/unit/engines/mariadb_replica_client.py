@@ -51,6 +51,8 @@ class ReplicaClient:
     messages: list[bytes] = field(default_factory=list)
     dumping: bool = False
     events: list[bytes] = field(default_factory=list)
+    size: int = 0
+    """Of `log`."""
     error: str = ""
     _buffer: bytearray = field(default_factory=bytearray)
     _parts: bytearray = field(default_factory=bytearray)
@@ -80,6 +82,7 @@ class ReplicaClient:
             assert int.from_bytes(event[9:13], "little") == len(event)
             assert zlib.crc32(event[:-4]) == int.from_bytes(event[-4:], "little")
             self.events.append(event)
+            self.size += len(event) if event[4] not in MADE_UP else 0
 
     @property
     def whole(self) -> bool:
