@@ -19,7 +19,7 @@ def serving(status: dict[str, Any]) -> bool:
 async def test_the_writers_driver_is_killed_under_load(cluster: MiniCluster) -> None:
     writer, (reader,) = await started(cluster, 1)
     pids = engine_pids(writer)[:1]
-    with Load(writer.customer, clients=4) as load:
+    with Load(writer.target, clients=4) as load:
         for _ in range(3):
             await acknowledged(load, 100)
             cluster.kill_driver(writer)
@@ -30,16 +30,16 @@ async def test_the_writers_driver_is_killed_under_load(cluster: MiniCluster) -> 
     assert load.errors == []
     assert engine_pids(writer)[:1] == pids
     assert await rows_of(reader, load.count) >= load.count
-    assert load.lost_on(reader.customer) == set()
+    assert load.lost_on(reader.target) == set()
     # And it can still be replaced.
     cluster.kill_engine(writer)
     await cluster.open_volume(reader)
-    assert load.lost_on(reader.customer) == set()
+    assert load.lost_on(reader.target) == set()
 
 
 async def test_nothing_is_acknowledged_while_the_driver_is_away(cluster: MiniCluster) -> None:
     writer, _ = await started(cluster, 0)
-    with Load(writer.customer, clients=2) as load:
+    with Load(writer.target, clients=2) as load:
         await acknowledged(load, 50)
         cluster.kill_driver(writer)
         # What was released before the kill may still be on its way to the clients.
@@ -55,7 +55,7 @@ async def test_nothing_is_acknowledged_while_the_driver_is_away(cluster: MiniClu
 async def test_a_readers_driver_is_killed(cluster: MiniCluster) -> None:
     writer, (reader,) = await started(cluster, 1)
     pids = engine_pids(reader)[:1]
-    with Load(writer.customer, clients=2) as load:
+    with Load(writer.target, clients=2) as load:
         await acknowledged(load, 100)
         cluster.kill_driver(reader)
         await acknowledged(load, 200)
@@ -70,7 +70,7 @@ async def test_a_readers_driver_is_killed(cluster: MiniCluster) -> None:
 async def test_a_writer_that_was_replaced_while_its_driver_was_away(cluster: MiniCluster) -> None:
     writer, (candidate,) = await started(cluster, 1)
     assert writer.engine is not None
-    with Load(writer.customer, clients=2) as load:
+    with Load(writer.target, clients=2) as load:
         await acknowledged(load, 50)
         cluster.kill_driver(writer)
         await cluster.open_volume(candidate)
@@ -78,12 +78,12 @@ async def test_a_writer_that_was_replaced_while_its_driver_was_away(cluster: Min
         assert writer.driver is not None
         assert await asyncio.to_thread(writer.driver.wait) == 3
         assert await asyncio.to_thread(writer.engine.wait) == -signal.SIGKILL
-    assert load.lost_on(candidate.customer) == set()
+    assert load.lost_on(candidate.target) == set()
 
 
 async def test_commits_go_on_without_two_nodes_and_wait_without_three(cluster: MiniCluster) -> None:
     writer, (reader,) = await started(cluster, 1)
-    with Load(writer.customer, clients=4) as load:
+    with Load(writer.target, clients=4) as load:
         await acknowledged(load, 100)
         for node in cluster.nodes[:2]:
             cluster.kill_node(node)
@@ -113,7 +113,7 @@ async def test_a_stopped_node_holds_up_nobody(cluster: MiniCluster) -> None:
     followed = (await cluster.wait_status(reader, lambda s: bool(s["feed_node"])))["feed_node"]
     stopped = [node for node in cluster.nodes if node.id == followed]
     stopped += [node for node in cluster.nodes if node.id != followed][:1]
-    with Load(writer.customer, clients=2) as load:
+    with Load(writer.target, clients=2) as load:
         await acknowledged(load, 50)
         for node in stopped:
             assert node.process is not None
@@ -130,14 +130,17 @@ async def test_a_stopped_node_holds_up_nobody(cluster: MiniCluster) -> None:
     assert await rows_of(reader, load.count) >= load.count
 
 
+BULK = {
+    "postgresql": "CREATE TABLE bulk AS SELECT n, repeat('x', 200) AS pad FROM generate_series(1, 300000) n",
+    "mysql": "CREATE TABLE bulk AS SELECT seq AS n, REPEAT('x', 200) AS pad FROM seq_1_to_300000",
+}
+
+
 async def test_bulk_writes_are_shipped_before_their_commit(cluster: MiniCluster) -> None:
     writer, (reader,) = await started(cluster, 1)
-    await asyncio.to_thread(
-        writer.sql, "CREATE TABLE bulk AS SELECT n, repeat('x', 200) AS pad FROM generate_series(1, 300000) n"
-    )
-    ((flushed,),) = writer.sql("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint")
+    await asyncio.to_thread(writer.target.sql, BULK[cluster.edition.name])
     status = await cluster.status(writer)
-    assert status["vdl"] >= flushed > 60 << 20
+    assert status["vdl"] > 60 << 20
     goal = status["vdl"]
-    await cluster.wait_status(reader, lambda s: s["engine"]["replay_lsn"] >= goal, timeout=120)
+    await cluster.wait_status(reader, lambda s: (s["engine"]["replay_lsn"] or 0) >= goal, timeout=120)
     assert reader.sql("SELECT count(*) FROM bulk") == [(300000,)]

@@ -37,9 +37,8 @@ from borealis.storage.client import NodeConnection
 from borealis.storage.errors import StorageError
 from borealis.volume.config import DriverConfig, NodeAddress, encode_config
 from borealis.volume.context import quorum_of
+from tests.support.editions import MYSQL, POSTGRESQL, Edition, Target
 
-ENGINE = "aurora-postgresql"
-MASTER = "postgres"
 MASTER_PASSWORD = "mini-" + secrets.token_hex(6)
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 GIB = 1 << 30
@@ -52,9 +51,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def engine_user() -> RunAs | None:
+OS_USERS = {POSTGRESQL.name: "postgres", MYSQL.name: "nobody"}
+DATABASES = {POSTGRESQL.name: "postgres", MYSQL.name: "app"}
+
+
+def engine_user(edition: Edition = POSTGRESQL) -> RunAs | None:
     """Who engines run as: nobody else when we are not root."""
-    return RunAs.lookup("postgres") if os.getuid() == 0 else None
+    return RunAs.lookup(OS_USERS[edition.name]) if os.getuid() == 0 else None
 
 
 @dataclass
@@ -76,6 +79,7 @@ class Instance:
     config: DriverConfig
     config_path: Path
     settings: InstanceSettings
+    edition: Edition = POSTGRESQL
     driver: subprocess.Popen[bytes] | None = None
     engine: subprocess.Popen[bytes] | None = None
     rpc: RpcClient | None = None
@@ -90,12 +94,26 @@ class Instance:
     def customer(self) -> str:
         """Connection string of the master user, through TCP."""
         return (
-            f"host={self.config.listen_address} port={self.config.port} user={MASTER} "
+            f"host={self.config.listen_address} port={self.config.port} user={self.edition.user} "
             f"password={MASTER_PASSWORD} dbname=postgres"
         )
 
+    @property
+    def target(self) -> Target:
+        """Where the master user connects, through TCP."""
+        return Target(
+            self.edition,
+            self.config.listen_address,
+            self.config.port,
+            self.edition.user,
+            DATABASES[self.edition.name],
+            MASTER_PASSWORD,
+        )
+
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
-        """Runs one statement as administrator; rows, if there are any."""
+        """Runs one statement as administrator (MySQL: as the master user); rows, if there are any."""
+        if self.edition is not POSTGRESQL:
+            return self.target.sql(statement)
         with psycopg.connect(self.admin, autocommit=True, connect_timeout=10) as db:
             cursor = db.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
@@ -104,7 +122,15 @@ class Instance:
 class MiniCluster:
     """Use as `async with MiniCluster() as cluster`."""
 
-    def __init__(self, *, nodes: int = 6, lease_seconds: float = 3.0, memory_bytes: int = GIB) -> None:
+    def __init__(
+        self,
+        *,
+        nodes: int = 6,
+        lease_seconds: float = 3.0,
+        memory_bytes: int = GIB,
+        edition: Edition = POSTGRESQL,
+    ) -> None:
+        self.edition = edition
         self.root = Path(tempfile.mkdtemp(prefix="bmc-"))
         self.root.chmod(0o711)
         self.paths = RegionPaths(self.root)
@@ -117,8 +143,8 @@ class MiniCluster:
         self.instances: list[Instance] = []
         self.terms = 1
         self.seed: VolumeSeed | None = None
-        self.version = find_version(ENGINE)
-        self.engine = get_engine(ENGINE)
+        self.version = find_version(edition.engine)
+        self.engine = get_engine(edition.engine)
         self._incarnations = 0
         self.paths.log_dir.mkdir(mode=0o700)
         for public in (
@@ -197,7 +223,7 @@ class MiniCluster:
     def start_engine(self, instance: Instance) -> None:
         """Starts an instance's engine."""
         command = self.engine.start_command(self.version, Path(instance.config.data_dir), instance.settings)
-        user = engine_user()
+        user = engine_user(self.edition)
         options: dict[str, Any] = {"cwd": instance.config.data_dir, "env": dict(command.env)}
         if user is not None:
             options |= {"user": user.uid, "group": user.gid, "extra_groups": []}
@@ -218,10 +244,12 @@ class MiniCluster:
         (self.root / "peers.json").write_text(json.dumps(book))
 
     async def _bootstrap(self) -> VolumeSeed:
-        verifier = self.engine.password_verifier(MASTER, MASTER_PASSWORD)
-        spec = BootstrapSpec(MASTER, verifier, port=self.port)
+        master = self.edition.user
+        database = None if self.edition is POSTGRESQL else DATABASES[self.edition.name]
+        verifier = self.engine.password_verifier(master, MASTER_PASSWORD)
+        spec = BootstrapSpec(master, verifier, database, port=self.port)
         return await asyncio.to_thread(
-            self.engine.bootstrap, self.version, self.root / "image", engine_user(), spec
+            self.engine.bootstrap, self.version, self.root / "image", engine_user(self.edition), spec
         )
 
     async def _create_volume(self, seed: VolumeSeed) -> None:
@@ -283,29 +311,31 @@ class MiniCluster:
         for directory in (home, run, up):
             directory.mkdir(mode=0o700)
         subprocess.run(["cp", "-a", "--reflink=auto", self.root / "image", home / "data"], check=True)
-        user = engine_user()
+        user = engine_user(self.edition)
         if user is not None:
             for path in (home, run, up):
                 os.chown(path, user.uid, user.gid)
         config = DriverConfig(
             version=1, region=str(self.root), instance_id=name, cluster_id="mini", incarnation=inc,
             volume=self.volume, az=az, nodes=tuple(NodeAddress(n.id, n.az, n.address) for n in self.nodes),
-            engine=ENGINE, engine_version=self.version.version, bin_dir=str(self.version.bin_dir),
-            data_dir=str(self.paths.pgdata(inc)), run_dir=str(run), upstream_dir=str(up),
+            engine=self.edition.engine, engine_version=self.version.version,
+            bin_dir=str(self.version.bin_dir), data_dir=str(self.paths.pgdata(inc)),
+            run_dir=str(run), upstream_dir=str(up),
             shm=str(self.paths.instance_shm(inc)), state_file=str(self.paths.driver_state(inc)),
             rpc_socket=str(self.paths.driver_socket(inc)), port=self.port,
             listen_address=f"127.0.77.{self._incarnations}", system_id=self.seed.system_id,
-            lease_seconds=self.lease_seconds,
+            lease_seconds=self.lease_seconds, settings={"server_number": self._incarnations},
         )  # fmt: skip
         settings = InstanceSettings(
             instance_id=name, cluster_id="mini", listen_address=config.listen_address, port=self.port,
             socket_dir=run, upstream_dir=up, shm=Path(config.shm), lib_path=self.library,
             memory_bytes=self.memory_bytes, vcpu=2, system_id=self.seed.system_id, max_connections=200,
+            server_number=self._incarnations,
         )  # fmt: skip
         self.engine.prepare(self.version, home / "data", settings)
         path = self.paths.driver_config(inc)
         path.write_bytes(encode_config(config))
-        return Instance(name, config, path, settings)
+        return Instance(name, config, path, settings, self.edition)
 
     async def open_volume(self, instance: Instance, timeout: float = 60) -> dict[str, Any]:
         """Makes `instance` the writer, with terms that nobody had before."""
