@@ -130,6 +130,8 @@ _DEFAULTS: Mapping[str, str] = MappingProxyType(
         "sql_mode": "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_CREATE_USER",
         "max_allowed_packet": str(64 * MIB),
         "local_infile": "ON",
+        # Whoever may create routines and triggers may: rows are in the log, not what made them.
+        "log_bin_trust_function_creators": "ON",
         "binlog_expire_logs_seconds": "3600",
         "innodb_buffer_pool_dump_at_shutdown": "OFF",
         "innodb_buffer_pool_load_at_startup": "OFF",
