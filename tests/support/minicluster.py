@@ -25,9 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pymysql
 
 from borealis import _native
 from borealis.engines.base import BootstrapSpec, InstanceSettings, RunAs, VolumeSeed
+from borealis.engines.mariadb.administrator import Administrator
+from borealis.engines.mariadb.settings import socket_path
 from borealis.engines.registry import find_version, get_engine
 from borealis.log.seeding import VolumeSeeder
 from borealis.log.wire import Purpose
@@ -111,12 +114,28 @@ class Instance:
         )
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
-        """Runs one statement as administrator (MySQL: as the master user); rows, if there are any."""
-        if self.edition is not POSTGRESQL:
-            return self.target.sql(statement)
+        """Runs one statement as administrator; rows, if there are any."""
+        if self.edition is MYSQL:
+            return self._mysql(statement)
         with psycopg.connect(self.admin, autocommit=True, connect_timeout=10) as db:
             cursor = db.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def _mysql(self, statement: str) -> list[tuple[Any, ...]]:
+        administrator = Administrator.load(Path(self.config.data_dir))
+        assert administrator is not None
+        with (
+            pymysql.connect(
+                unix_socket=str(socket_path(self.settings)),
+                user=administrator.user,
+                password=administrator.password,
+                database=DATABASES[MYSQL.name],
+                autocommit=True,
+            ) as db,
+            db.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+            return list(cursor.fetchall())
 
 
 class MiniCluster:
