@@ -24,8 +24,8 @@ _LOOK = (
     f" (SELECT COUNT(*) FROM {_DISABLED} d LEFT JOIN mysql.event e USING (db, name) WHERE e.name IS NULL)"
 )
 _KEEP = (
-    f"DELETE d FROM {_DISABLED} d LEFT JOIN mysql.event e ON e.db = d.db AND e.name = d.name"
-    " WHERE e.status IS NULL OR e.status <> 'DISABLED'",
+    f"DELETE FROM {_DISABLED} WHERE (db, name) NOT IN"
+    " (SELECT db, name FROM mysql.event WHERE status = 'DISABLED')",
     f"INSERT IGNORE INTO {_DISABLED} SELECT db, name FROM mysql.event WHERE status = 'DISABLED'",
 )
 _HELD_BACK = (
