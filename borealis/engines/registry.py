@@ -15,9 +15,10 @@ from borealis.engines.base import Engine, EngineNotFound, EngineVersion
 @lru_cache(maxsize=1)
 def engines() -> Mapping[str, Engine]:
     """All engines by API name."""
+    from borealis.engines.mariadb.engine import MariadbEngine
     from borealis.engines.postgres.engine import PostgresEngine
 
-    listed: list[Engine] = [PostgresEngine()]
+    listed: list[Engine] = [PostgresEngine(), MariadbEngine()]
     return {engine.name: engine for engine in listed}
 
 

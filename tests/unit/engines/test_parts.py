@@ -151,7 +151,7 @@ def test_classes() -> None:
 
 
 def test_an_unknown_engine_and_an_unknown_version() -> None:
-    with pytest.raises(EngineNotFound, match="known engines: aurora-postgresql"):
+    with pytest.raises(EngineNotFound, match="known engines: aurora-mysql, aurora-postgresql"):
         get_engine("oracle-ee")
     with pytest.raises(EngineNotFound, match="installed versions"):
         find_version("aurora-postgresql", "3")
