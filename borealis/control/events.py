@@ -30,6 +30,7 @@ class ClusterEvent(Enum):
     STOPPED = (150, "notification", "DB cluster stopped.")
     STARTED = (151, "notification", "DB cluster started.")
     RENAMED = (172, "notification", "Renamed cluster from {old} to {new}.")
+    NOTE = (44, "notification", "{reason}")
     UPGRADED = (173, "maintenance", "Database cluster engine version has been upgraded.")
     NOT_CREATED = (
         354,

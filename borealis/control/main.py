@@ -27,6 +27,7 @@ from borealis.control.adapters.nodes import ensure_nodes, start_nodes
 from borealis.control.adapters.volumes import VolumeNodes
 from borealis.control.context import ControlContext
 from borealis.control.garbage import collect_for_ever
+from borealis.control.notices import Notices
 from borealis.control.observe import Observer
 from borealis.control.reconciler import Reconciler
 from borealis.control.settings import ControlSettings
@@ -74,7 +75,7 @@ async def control_plane(paths: RegionPaths) -> AsyncIterator[ControlPlane]:
         plane = _assemble(stack, paths, region, settings, store)
         await _own(stack, plane.host.run(), "host agent link")
         await plane.host.connected()
-        await start_nodes(store, paths, plane.host)
+        await start_nodes(store, paths, plane.host, settings)
         await plane.endpoints.start()
         stack.push_async_callback(plane.endpoints.close)
         await _sweep_strangers(plane.context)
@@ -124,6 +125,9 @@ def _assemble(
     reconciler = Reconciler(context)
     host.observer = observer
     host.on_proxy_restarted = reconciler.resync_endpoints
+    notices = Notices(store)
+    stack.push_async_callback(notices.close)
+    host.on_restarted = notices.restarted
     return ControlPlane(context, reconciler, endpoints, host, region)
 
 

@@ -98,6 +98,13 @@ class ImageJob(Part, frozen=True, kw_only=True):
     server_number: int = 0  # as in `Incarnation`
 
 
+class NodeNoted(Part, frozen=True, kw_only=True):
+    """What events have told of a volume's segment on one node."""
+
+    damaged: int = 0  # how many damages, as its node counts them since its start
+    trouble: str = ""  # why it takes no log; "": it does
+
+
 class Volume(Part, frozen=True, kw_only=True):
     """The cluster's volume as control knows it."""
 
@@ -112,6 +119,7 @@ class Volume(Part, frozen=True, kw_only=True):
     servers: int = 0  # the highest server number ever handed out for it
     images: tuple[Image, ...] = ()
     image_job: ImageJob | None = None
+    noted: dict[str, NodeNoted] = {}  # by node id
     tried: bool = False  # a creation under this id was begun
     garbage: tuple[str, ...] = ()  # volume ids of attempts that came to nothing, still to be dropped
 

@@ -44,6 +44,10 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many of the newest images are kept; at least 2."""
     trim_log_bytes: float = 64 * MIB
     """Log that no image and no reader needs is removed when there is so much of it; 0: never."""
+    scrub_bytes_per_second: float = 1 * MIB
+    """How fast each storage node checks in the background all that it holds; 0: not at all."""
+    scrub_pass_seconds: float = 600.0
+    """How long one such check of everything takes at least."""
     retry_min_seconds: float = 0.1
     """After a step that failed: first pause, doubled each time up to the next one."""
     retry_max_seconds: float = 10.0

@@ -32,6 +32,7 @@ from borealis.control.states import (
     check_cluster_move,
     check_instance_move,
 )
+from borealis.control.storage_notes import settle_storage
 from borealis.control.store import Op, Put
 from borealis.control.view import View, is_serving
 
@@ -60,7 +61,7 @@ def settle(view: View, zones: Sequence[str]) -> list[Op]:
         ops += _settle_instance(view, instance, zones)
     ops += _settle_cluster(view)
     ops += _settle_endpoints(view, _new_names(view, ops))
-    return ops
+    return ops or settle_storage(view)  # by itself: it changes the cluster's record, too
 
 
 def retire(instance: Instance, status: InstanceStatus | None = None) -> Instance:

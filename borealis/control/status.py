@@ -4,9 +4,10 @@ FORMAT (answer of the control socket's `status`; sizes in bytes, positions are
 LSNs) {region, clusters: [{identifier, status, engine, version, engine_version,
 endpoint, reader_endpoint, port, endpoints_current, endpoints: [{type, name,
 address}], volume: {id, term, timeline, vdl, segments: [{node, az, base, scl, vdl,
-connected, behind_bytes}]}, instances: [{identifier, status, role, serving, az,
-class, address, incarnation, lag_ms, replay_lsn, tier, reason}]}], nodes: [{id, az,
-status, pid, segments, bytes, left_over: [volume]}], events: [{date, source, message}]}
+connected, behind_bytes, damaged, repaired, checked_bytes, trouble}]}, instances:
+[{identifier, status, role, serving, az, class, address, incarnation, lag_ms,
+replay_lsn, tier, reason}]}], nodes: [{id, az, status, pid, segments, bytes,
+left_over: [volume]}], events: [{date, source, message}]}
 
 `status` of an instance is what the API shows; `serving` is whether its engine
 answers now. `endpoints_current`: every endpoint leads where it should.
@@ -103,6 +104,10 @@ def _volume(view: View) -> dict[str, Any]:
                 "connected": segment.connected,
                 "scl": segment.scl if segment.connected else None,
                 "vdl": segment.vdl if segment.connected else None,
+                "damaged": segment.damaged,
+                "repaired": segment.repaired,
+                "checked_bytes": segment.checked_bytes,
+                "trouble": segment.trouble,
                 "base": segment.base if segment.connected else None,
                 "behind_bytes": max(0, vdl - segment.scl) if segment.connected else None,
             }

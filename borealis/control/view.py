@@ -117,6 +117,10 @@ class SegmentSeen:
     base: int = 0  # the first byte of the log that it holds
     bytes_on_disk: int = 0
     images: frozenset[str] = frozenset()  # names of the images that are whole on it
+    damaged: int = 0  # damages that its node has found since its start
+    repaired: int = 0  # how many of them were mended
+    checked_bytes: int = 0
+    trouble: str = ""  # the code of the error with which it refuses log, or everything
 
 
 @dataclass(frozen=True, slots=True)

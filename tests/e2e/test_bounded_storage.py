@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,12 +20,18 @@ FILE_BYTES = 64 * MIB
 
 @pytest.fixture(scope="module")
 def region() -> Iterator[Region]:
-    """With images and trimming after little log."""
+    """With images and trimming after little log, and checks without a pause."""
+    settings = {
+        "image_log_bytes": 24 * MIB,
+        "trim_log_bytes": 8 * MIB,
+        "scrub_bytes_per_second": 100 * MIB,
+        "scrub_pass_seconds": 1,
+    }
     made = Region()
     try:
-        made.up("--set", f"image_log_bytes={24 * MIB}", "--set", f"trim_log_bytes={8 * MIB}")
+        made.up(*(word for name, value in settings.items() for word in ("--set", f"{name}={value}")))
         yield made
-        loud = made.unexpected_log_lines(())
+        loud = made.unexpected_log_lines(("are damaged on this node",))
         assert not loud, "unexpected errors in the logs:\n" + "\n".join(loud[:40])
         made.down()
     finally:
@@ -87,6 +94,32 @@ def test_node_that_was_away_begins_where_the_others_begin(region: Region, cluste
     elsewhere = {path.name for path in (region.data / "nodes" / "n1").rglob("image-*@*")}
     assert held <= elsewhere, "an image that is gone elsewhere is still there"
     wait_until(lambda: _spare_bytes(region, cluster, "n1") < 5 * FILE_BYTES, 30, "the files to go", 0.2)
+
+
+def test_bytes_that_change_on_a_disk_are_found_told_and_mended(region: Region, cluster: Cluster) -> None:
+    marker = secrets.token_hex(16)
+    cluster.sql(f"INSERT INTO filler VALUES (0, '{marker}')")
+    _flip(region.data / "nodes" / "n2", marker.encode())
+
+    def mended() -> bool:
+        own = next(s for s in segments(cluster) if s["node"] == "n2")
+        return bool(own["damaged"] and own["repaired"] >= own["damaged"])
+
+    wait_until(mended, 60, "the damage to be mended", 0.2)
+    said = [e["Message"] for e in region.rds.describe_events(SourceType="db-cluster")["Events"]]
+    assert [text for text in said if text.startswith("Storage node n2") and "damaged" in text]
+    assert cluster.sql(f"SELECT n FROM filler WHERE text = '{marker}'") == [(0,)]
+
+
+def _flip(node: Path, marker: bytes) -> None:
+    def found() -> tuple[Path, int] | None:
+        places = ((path, path.read_bytes().find(marker)) for path in node.rglob("log/*.log"))
+        return next(((path, at) for path, at in places if at >= 0), None)
+
+    path, at = cast("tuple[Path, int]", wait_until(found, 30, "the row in the log of n2"))
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([marker[0] ^ 1]))
 
 
 def test_deletion_does_not_wait_for_a_node_that_is_silent(region: Region, cluster: Cluster) -> None:

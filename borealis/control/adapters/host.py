@@ -55,6 +55,8 @@ class HostLink:
         self._started: subprocess.Popen[bytes] | None = None
         self.observer: Observer | None = None
         self.on_proxy_restarted: Callable[[], None] | None = None
+        self.on_restarted: Callable[[str], None] | None = None
+        """Hears the name of every process that had ended on its own and runs again."""
         self._fresh: set[str] = set()
         self.processes: dict[str, ProcessInfo] = {}
         """As last listed."""
@@ -154,6 +156,8 @@ class HostLink:
         name = str(data.get("name", ""))
         if name.startswith(PROXY) and event == "restarted" and self.on_proxy_restarted is not None:
             self.on_proxy_restarted()
+        if event == "restarted" and self.on_restarted is not None:
+            self.on_restarted(name)
         if self.observer is None:
             return
         self._fresh.add(name.removeprefix(ENGINE).removeprefix(DRIVER))

@@ -44,7 +44,7 @@ async def ensure_nodes(
     await store.commit([Put(node) for node in nodes])
 
 
-async def start_nodes(store: Store, paths: RegionPaths, host: HostLink) -> None:
+async def start_nodes(store: Store, paths: RegionPaths, host: HostLink, settings: ControlSettings) -> None:
     """Start the nodes that do not run. One that cannot be started is logged: the others make a quorum."""
     nodes = store.nodes()
     peers = {node.id: {"az": node.availability_zone, "address": node.address} for node in nodes}
@@ -56,12 +56,12 @@ async def start_nodes(store: Store, paths: RegionPaths, host: HostLink) -> None:
         write_file(path, content)
     for node in nodes:
         try:
-            await host.spawn(_spec(paths, node))
+            await host.spawn(_spec(paths, node, settings))
         except BorealisError as error:
             log.error("storage node %s could not be started: %s", node.id, error)
 
 
-def _spec(paths: RegionPaths, node: Node) -> ProcessSpec:
+def _spec(paths: RegionPaths, node: Node, settings: ControlSettings) -> ProcessSpec:
     return ProcessSpec(
         name=node.id,
         argv=(
@@ -78,6 +78,10 @@ def _spec(paths: RegionPaths, node: Node) -> ProcessSpec:
             node.address,
             "--peers",
             str(paths.nodes_dir / PEERS),
+            "--scrub-bytes-per-second",
+            str(int(settings.scrub_bytes_per_second)),
+            "--scrub-pass-seconds",
+            str(settings.scrub_pass_seconds),
         ),
         log=str(paths.log_file(node.id)),
         restart="always",

@@ -55,6 +55,8 @@ class VolumeNodes:
         self._region = region
         self.nodes = nodes
         self._connections: dict[tuple[str, str], NodeConnection] = {}
+        self._refusals: dict[tuple[str, str], str] = {}
+        """The codes with which nodes that answer refused to say how a segment stands."""
         self._image_locks: dict[Path, asyncio.Lock] = {}
 
     async def close(self) -> None:
@@ -122,7 +124,12 @@ class VolumeNodes:
         if found:
             await self._complete(volume, nodes, answers, found[0].history)
         segments = tuple(
-            SegmentSeen(node.id, node.availability_zone, connected=False)
+            SegmentSeen(
+                node.id,
+                node.availability_zone,
+                connected=False,
+                trouble=self._refusals.get((volume, node.id), ""),
+            )
             if answer is None
             else SegmentSeen(
                 node=node.id,
@@ -132,6 +139,10 @@ class VolumeNodes:
                 vdl=answer.vdl.lsn,
                 base=answer.base,
                 images=images.whole(answer.blobs),
+                damaged=answer.health.damaged,
+                repaired=answer.health.repaired,
+                checked_bytes=answer.health.checked_bytes,
+                trouble=answer.health.trouble,
                 bytes_on_disk=answer.bytes_on_disk,
             )
             for node, answer in zip(nodes, answers, strict=True)
@@ -139,6 +150,7 @@ class VolumeNodes:
         return VolumeSeen(segments=segments, known=True, write_quorum=len(nodes) // 2 + 1)
 
     async def _status(self, volume: str, node: Node) -> StatusReply | None:
+        self._refusals.pop((volume, node.id), None)
         try:
             connection = await self._connection(volume, node)
             if not connection.exists:
@@ -147,6 +159,8 @@ class VolumeNodes:
             return reply if isinstance(reply, StatusReply) else None
         except (StorageError, OSError) as error:
             log.debug("%s of %s: %s", node.id, volume, error)
+            if isinstance(error, NodeRefused):
+                self._refusals[volume, node.id] = error.code
             self._connections.pop((volume, node.id), None)
             return None
 
