@@ -4,7 +4,7 @@ Owns the shape of every stored thing. Records are immutable: a change is a new r
 committed through `control.store`, which checks that nobody else changed it meanwhile. No I/O in here.
 
 FORMAT: each record is one JSON object (msgspec) in the `records` table of control.sqlite. Fields may be added
-with a default; none is ever given a new meaning. Passwords are never stored: only SCRAM verifiers are.
+with a default; none is ever given a new meaning. Passwords are never stored: only the engine's verifiers are.
 """
 
 from __future__ import annotations
