@@ -30,7 +30,9 @@ def prepare(version: EngineVersion, data_dir: Path, settings: InstanceSettings) 
     if settings.server_number <= 0:
         raise EngineError("an instance needs a server number above 0 that its volume never gave before")
     tunable = my.tunable_settings(settings)
-    tunable |= plugin_settings(settings.instance_id, version.version)
+    # Beside the volume library there is a copy that the engine's user can read.
+    beside = (settings.lib_path.parent,) if settings.lib_path is not None else ()
+    tunable |= plugin_settings(settings.instance_id, version.version, *beside)
     administrator = Administrator.load(data_dir) or Administrator.make()
     administrator.save(data_dir)
     write_owned(data_dir / my.INIT_FILE, _start_sql(administrator))
