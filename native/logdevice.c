@@ -216,6 +216,23 @@ EXPORT int fcntl(int fd, int command, ...) {
     return result;
 }
 
+/* ---- answers to clients ---------------------------------------------- */
+
+static void before_answer(int fd) {
+    if (device_attached())
+        device_lease_gate(fd);
+}
+
+/*
+ * MariaDB's encrypted connections are written by OpenSSL, with write(); other
+ * answers of both engines leave with the calls at the end of this file.
+ */
+static void before_write(int fd) {
+    struct log_place place;
+    if (logfiles_only_grow() && device_attached() && !fds_get(fd, &place))
+        device_lease_gate(fd);
+}
+
 /* ---- write ----------------------------------------------------------- */
 
 /* The one byte of a binlog that is written again, when its file is closed: a flag that says that it is in use. */
@@ -237,6 +254,7 @@ static ssize_t written(int fd, ssize_t done, off_t start) {
 }
 
 EXPORT ssize_t write(int fd, const void *bytes, size_t length) {
+    before_write(fd);
     return written(fd, real()->write(fd, bytes, length), -1);
 }
 
@@ -245,6 +263,7 @@ EXPORT ssize_t pwrite(int fd, const void *bytes, size_t length, off_t offset) {
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *parts, int count) {
+    before_write(fd);
     return written(fd, real()->writev(fd, parts, count), -1);
 }
 
@@ -337,12 +356,7 @@ EXPORT int renameat2(int from_dir, const char *from, int to_dir, const char *to,
     return renamed(real()->renameat2(from_dir, from, to_dir, to, flags), from, to);
 }
 
-/* ---- answers to clients ---------------------------------------------- */
-
-static void before_answer(int fd) {
-    if (device_attached())
-        device_lease_gate(fd);
-}
+/* ---- send ------------------------------------------------------------ */
 
 EXPORT ssize_t send(int fd, const void *bytes, size_t length, int flags) {
     before_answer(fd);

@@ -361,6 +361,20 @@ def test_answers_wait_for_the_lease(writer: Engine, device: LogDevice) -> None:
     writer.run("pair[0].send(b'no client')")
 
 
+@pytest.mark.parametrize("call", ["os.write(ours.fileno(), b'late')", "os.writev(ours.fileno(), [b'late'])"])
+def test_encrypted_answers_wait_for_the_lease(binlog: Engine, device: LogDevice, call: str) -> None:
+    """OpenSSL writes to a socket as to a file."""
+    binlog.run("ours, theirs = socket.socketpair()")
+    device.set_mode(DeviceMode.ON)
+    device.set_lease(1)
+    binlog.run("os.write(log, b'more')")
+    binlog.start(call)
+    until(lambda: device.counters().lease_waits > 0)
+    assert binlog.busy
+    device.set_lease(boottime_ns() + 3600 * 10**9)
+    binlog.answer()
+
+
 def test_an_answer_held_back_ends_with_the_fence(writer: Engine, device: LogDevice) -> None:
     device.set_lease(1)
     writer.start("socket.socketpair()[0].send(b'late')")
