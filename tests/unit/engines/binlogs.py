@@ -122,7 +122,7 @@ class Server:
         self.socket = root / "s"
         self.process: subprocess.Popen[bytes] | None = None
         self._environment = environment or {}
-        self._options = list(options)
+        self.options = list(options)
         self._user = RunAs.lookup("nobody") if os.getuid() == 0 else None
 
     def install(self) -> None:
@@ -164,7 +164,7 @@ class Server:
             "--log-bin-index=binlog.index", "--binlog-format=ROW", "--sync-binlog=1", "--server-id=7",
             "--innodb-use-native-aio=0", "--innodb-flush-log-at-trx-commit=0",
             "--innodb-buffer-pool-size=32M", "--gtid-strict-mode=1", "--performance-schema=0",
-            *self._options,
+            *self.options,
         ]  # fmt: skip
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 from borealis.engines.mariadb.binlog import UnitKind, UnitReader, without_in_use
-from borealis.volume.device import LogDevice
+from borealis.volume.device import LogDevice, boottime_ns
 from borealis.volume.enginelog import EngineLog
 from borealis.volume.nativelib import volume_library_path
 from tests.unit.engines.binlogs import Server, mariadbd
@@ -175,3 +177,29 @@ def test_a_log_that_begins_anew_ends_the_engine(server: Server, device: LogDevic
     assert server.process.wait(20) != 0
     assert device.end_reason == 2
     assert "RESET MASTER" in (server.root / "log").read_text()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_encrypted_answers_wait_for_the_lease(server: Server, device: LogDevice) -> None:
+    key, certificate = server.root / "key.pem", server.root / "cert.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
+    subprocess.run([*request, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    key.chmod(0o644)
+    server.options += [f"--ssl-key={key}", f"--ssl-cert={certificate}"]
+    server.start()
+    device.arm()
+    argv = ["mariadb", "--no-defaults", "-uroot", f"--socket={server.socket}", "--ssl", "-NBn"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdin
+        assert client.stdout
+        client.stdin.write("SHOW STATUS LIKE 'Ssl_version';\n")
+        client.stdin.flush()
+        assert "TLS" in client.stdout.readline()
+        device.set_lease(1)
+        client.stdin.write("SELECT 'late';\n")
+        client.stdin.flush()
+        until(lambda: device.counters().lease_waits > 0)
+        assert not select.select([client.stdout], [], [], 0)[0]
+        device.set_lease(boottime_ns() + 3600 * 10**9)
+        assert client.stdout.readline() == "late\n"
+        client.stdin.close()
