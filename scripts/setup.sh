@@ -28,11 +28,19 @@ find_python() {
     return 1
 }
 
-missing_packages() {
+has_postgres() {
     set -- /usr/lib/postgresql/*/bin/postgres
-    [ -x "$1" ] || [ -n "${BOREALIS_PG_BIN:-}" ] || printf ' postgresql-15'
-    found mariadbd || printf ' mariadb-server-core'
+    [ -x "$1" ] || [ -n "${BOREALIS_PG_BIN:-}" ]
+}
+has_mariadb() { found mariadbd || [ -n "${BOREALIS_MARIADB_BIN:-}" ]; }
+
+missing_engines() {
+    has_postgres || printf ' postgresql-15'
+    has_mariadb || printf ' mariadb-server-core'
     found mariadb || printf ' mariadb-client'
+}
+
+missing_packages() {
     found haproxy || printf ' haproxy'
     found "${CC:-gcc}" || printf ' gcc'
     found make || printf ' make'
@@ -81,10 +89,14 @@ install_packages() {
 }
 
 PACKAGES=$(missing_packages)
-if [ -n "$PACKAGES" ]; then
+ENGINES=$(missing_engines)
+if [ -n "$PACKAGES$ENGINES" ]; then
     if [ "$(id -u)" = 0 ] && found apt-get; then
-        install_packages "$PACKAGES"
+        install_packages "$PACKAGES$ENGINES"
+    elif [ -z "$PACKAGES" ] && { has_postgres || has_mariadb; }; then
+        say "setup: going on without$ENGINES: what needs them is not offered"
     else
+        PACKAGES=$PACKAGES$ENGINES
         fail "these Debian packages are missing:$PACKAGES
        Install them as root, then run this again:  apt-get install$PACKAGES"
     fi
