@@ -34,6 +34,7 @@ LOOK_BYTES: Final = 2048
 _FLAGS_OFFSET: Final = 17
 _FILE_START_BYTES: Final = len(MAGIC) + HEADER_BYTES
 _HEADER: Final = struct.Struct("<IBIIIH")
+_TYPE_AND_LENGTH: Final = struct.Struct("<4xB4xI")
 _GTID: Final = struct.Struct("<QIB")
 _QUERY: Final = struct.Struct("<IIBHH")
 _STANDALONE: Final = 0x1
@@ -91,6 +92,7 @@ _NEVER_IN_GROUP: Final = frozenset(
         EventType.START_ENCRYPTION,
     )
 )
+_MATTERS_IN_TRANSACTION: Final = _NEVER_IN_GROUP | _GROUP_ENDS | {EventType.QUERY}
 _ENDING_TEXTS: Final = (b"COMMIT", b"ROLLBACK")
 _ENDING_STARTS: Final = (b"XA COMMIT", b"XA ROLLBACK")
 
@@ -237,6 +239,18 @@ def _ends_transaction(header: EventHeader, event: bytes | memoryview) -> bool:
     return text in _ENDING_TEXTS or text.startswith(_ENDING_STARTS)
 
 
+def _plain_bytes(view: memoryview, at: int) -> int:
+    """Length of the whole events at this offset that neither end a transaction nor must not be in one: rows,
+    mostly. A short cut; the first one that is not plain, or not whole, is looked at in full."""
+    start, end = at, len(view) - HEADER_BYTES
+    while at <= end:
+        kind, length = _TYPE_AND_LENGTH.unpack_from(view, at)
+        if kind in _MATTERS_IN_TRANSACTION or length < HEADER_BYTES or at + length > len(view):
+            break
+        at += length
+    return at - start
+
+
 class UnitKind(Enum):
     """What a unit is."""
 
@@ -301,6 +315,10 @@ class UnitReader:
                 taken = min(self._left, len(view) - at)
                 self._left -= taken
             else:
+                if self._state is GroupState.TRANSACTION:
+                    passed = _plain_bytes(view, at)
+                    at += passed
+                    self._at += passed
                 taken = self._begin(view, at)
                 if not taken:
                     self._rest = bytes(view[at:])

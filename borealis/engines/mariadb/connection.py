@@ -18,7 +18,7 @@ from borealis.logs import get_logger
 
 log = get_logger(__name__)
 
-FLUSH_BYTES: Final = 2 << 20
+FLUSH_BYTES: Final = 512 * 1024
 """So much is written at most before other work has its turn, bytes."""
 FETCH_RETRY_SECONDS: Final = 0.05
 _RECEIVE_BYTES: Final = 64 * 1024

@@ -21,7 +21,13 @@ from borealis.engines.base import EngineError, LogFeed, Lsn
 from borealis.engines.mariadb import protocol as p
 from borealis.engines.mariadb.gtid import Gtid, gtid_text, parse_state
 from borealis.engines.mariadb.handshake import ServerHandshake
-from borealis.engines.mariadb.history import LogPoint, TimelineHistory, read_attached, timeline_points
+from borealis.engines.mariadb.history import (
+    LogPoint,
+    TimelineHistory,
+    kept_points,
+    read_attached,
+    timeline_points,
+)
 from borealis.engines.mariadb.logindex import LogIndex
 from borealis.engines.mariadb.logstream import Diverged, LogStream
 from borealis.engines.mariadb.queries import ReplicaQueries
@@ -225,8 +231,11 @@ class ReplicaConversation:
         """The last known place at or before the replica's. Raises _Refused when there is none in the log."""
         feed, index = self._served.feed, self._served.index
         points = list(timeline_points(feed.timelines).values())
-        points += [point for point in (read_attached(self._served.upstream_dir),) if point is not None]
-        points += [point for point in (index.positions.floor(has),) if point is not None]
+        if (image := read_attached(self._served.upstream_dir)) is not None:
+            points.append(image)
+        if index.begun and (point := index.positions.floor(has)) is not None:
+            points.append(point)
+        points += kept_points(self._served.upstream_dir)
         sequence = has.sequence if has is not None else 0
         usable = [point for point in points if point.sequence <= sequence and point.lsn >= feed.start]
         if not usable:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from borealis.engines.base import (
+    EngineError,
     EngineVersion,
     Feedback,
     InstanceSettings,
@@ -29,6 +30,7 @@ from borealis.engines.base import (
 )
 from borealis.engines.mariadb.connection import Connection
 from borealis.engines.mariadb.dump import ReplicaConversation, Served
+from borealis.engines.mariadb.history import KEPT_MAX, LogPoint, forget_points, keep_points, kept_points
 from borealis.engines.mariadb.logindex import LogIndex
 from borealis.engines.mariadb.positions import positions_for
 from borealis.errors import BorealisError
@@ -41,6 +43,8 @@ UPSTREAM_NAME: Final = "upstream.json"
 UPSTREAM_USER: Final = "borealis"
 TICK_SECONDS: Final = 0.5
 FETCH_RETRY_SECONDS: Final = 0.05
+KEEP_BYTES: Final = 16 << 20
+"""After so much log a place is kept for the server's next life, bytes."""
 
 
 class MariadbReaderServer(ReaderServer):
@@ -63,6 +67,7 @@ class MariadbReaderServer(ReaderServer):
             feed, self._index, settings.upstream_dir, version.version, UPSTREAM_USER, password
         )
         self._connections: set[Connection] = set()
+        self._kept: list[LogPoint] = kept_points(settings.upstream_dir)
         self._accepted = 0
         self._told: ReaderProgress | None = None
         self._listener: socket.socket | None = None
@@ -149,6 +154,7 @@ class MariadbReaderServer(ReaderServer):
             connection.flush()
         if self._listener is None:
             return
+        self._keep_place()
         if self._index.positions.caught_up:
             self._on_applied()  # Headers need no applying, so nobody will report them.
         more = more or self._index.begins != begins
@@ -156,6 +162,20 @@ class MariadbReaderServer(ReaderServer):
             self._again = asyncio.get_running_loop().call_soon(self._go_on)
         if self._index.wanted is not None and self._fetch is None:
             self._fetch = asyncio.get_running_loop().create_task(self._fetch_old(), name="log-index-fetch")
+
+    def _keep_place(self) -> None:
+        """Note now and then where the log is read: a driver that is started again goes on there, however old
+        the instance's image is."""
+        if self._index.failure is not None and self._kept:
+            self._kept.clear()
+            forget_points(self._settings.upstream_dir)
+        newest = self._index.positions.newest
+        if newest.lsn >= (self._kept[-1].lsn if self._kept else self._index.start) + KEEP_BYTES:
+            self._kept = [*self._kept[-KEPT_MAX:], newest]
+            try:
+                keep_points(self._settings.upstream_dir, self._kept)
+            except (OSError, EngineError) as error:
+                log.warning("the place in the log cannot be kept: %s", error)
 
     def _go_on(self) -> None:
         self._again = None

@@ -1,15 +1,17 @@
 """Known places of a volume's log: which transaction was the last one there, and how the log is written.
 
-Owns the text that is kept with each timeline (in the term history) and with each image, and the reading of
-both. Never: what lies between these places (see `positions`).
+Owns the text that is kept with each timeline (in the term history) and with each image, the places that a
+reader server keeps for its next life, and the reading of them all. Never: what lies between these places (see
+`positions`).
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,9 @@ from borealis.engines.mariadb.gtid import Gtid, gtid_text, parse_state
 
 ATTACHED_NAME = "attached.json"
 """File in an instance's upstream directory: the `LogPoint` of the image that it was made from."""
+KEPT_NAME = "positions.json"
+"""File in an instance's upstream directory: places that the reader server has come by, the newest last."""
+KEPT_MAX = 16
 _VERSION = 1
 
 
@@ -97,3 +102,33 @@ def read_attached(upstream_dir: Path) -> LogPoint | None:
         return LogPoint.parse((upstream_dir / ATTACHED_NAME).read_text())
     except FileNotFoundError:
         return None
+
+
+def keep_points(upstream_dir: Path, points: Sequence[LogPoint]) -> None:
+    """Keep the newest of these places for a server that is started again: it need not read the log from the
+    image on. They count only as long as the instance's image is the same. Raises OSError."""
+    image = read_attached(upstream_dir)
+    kept = {
+        "version": _VERSION,
+        "attached": image.to_text() if image is not None else "",
+        "points": [point.to_text() for point in points[-KEPT_MAX:]],
+    }
+    path = upstream_dir / KEPT_NAME
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(json.dumps(kept))
+    temporary.replace(path)
+
+
+def kept_points(upstream_dir: Path) -> list[LogPoint]:
+    """What `keep_points` has kept; nothing where it is missing, damaged, or of another image."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EngineError):
+        kept = json.loads((upstream_dir / KEPT_NAME).read_text())
+        image = read_attached(upstream_dir)
+        if kept["version"] == _VERSION and kept["attached"] == (image.to_text() if image is not None else ""):
+            return [LogPoint.parse(text) for text in kept["points"]]
+    return []
+
+
+def forget_points(upstream_dir: Path) -> None:
+    """They have led astray."""
+    (upstream_dir / KEPT_NAME).unlink(missing_ok=True)

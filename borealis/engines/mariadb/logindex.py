@@ -17,9 +17,9 @@ from borealis.logs import get_logger
 
 log = get_logger(__name__)
 
-STEP_BYTES = 256 * 1024
+STEP_BYTES = 64 * 1024
 """Log that is looked through at once, bytes."""
-ADVANCE_BYTES = 1 << 20
+ADVANCE_BYTES = 256 * 1024
 """Log that one `advance` looks through, bytes: the event loop has other work, too."""
 FETCH_BYTES = 1 << 20
 """Log that is asked for at once when it is not in memory, bytes."""

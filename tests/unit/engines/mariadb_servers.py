@@ -159,7 +159,7 @@ class Server:
             row = cursor.fetchone()
             return dict(row) if row else {}
 
-    def has_applied(self, gtid: Gtid | str | None, timeout: float = 30) -> None:
+    def has_applied(self, gtid: Gtid | str | None, timeout: float = 90) -> None:
         if self.value(f"SELECT MASTER_GTID_WAIT('{gtid or ''}', {timeout})") != 0:
             raise AssertionError(f"{gtid} not applied: {self.replica_status()}\n{self.log_text}")
 

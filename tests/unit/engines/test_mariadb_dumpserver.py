@@ -14,8 +14,12 @@ from typing import Any
 import pytest
 
 from borealis.engines.base import EngineError, EngineVersion, InstanceSettings, ReaderProgress
+from borealis.engines.mariadb import dumpserver
 from borealis.engines.mariadb import protocol as p
+from borealis.engines.mariadb.binlog import EventType
 from borealis.engines.mariadb.dumpserver import MariadbReaderServer
+from borealis.engines.mariadb.gtid import Gtid
+from borealis.engines.mariadb.history import KEPT_MAX, LogPoint, keep_points, kept_points
 
 from .binlogs import FakeBinlog
 from .mariadb_replica_client import SETTINGS, ReplicaClient, command, dump_request, login, query
@@ -79,9 +83,9 @@ class Client(ReplicaClient):
 
 
 class Place:
-    def __init__(self, feed: MemoryFeed) -> None:
+    def __init__(self, feed: MemoryFeed, directory: Path | None = None) -> None:
         self.feed = feed
-        self.directory = short_directory()
+        self.directory = directory or short_directory()
         self.progress: list[ReaderProgress] = []
         settings = InstanceSettings(
             "one", "c", "127.5.4.3", 3306, self.directory, self.directory, self.directory / "x", None, 1, 1
@@ -131,9 +135,9 @@ async def test_a_slow_replica_costs_no_memory_and_misses_nothing(place: Place, l
     slow, quick = place.client(), place.client()
     await slow.dump(server_id=1)
     await quick.dump(server_id=2)
-    for _ in range(40):
+    for _ in range(10):
         log.transaction(*([7000] * 100))
-    log.transaction(30 * MIB, 30 * MIB)
+    log.transaction(12 * MIB, 2 * MIB)
     size = len(groups(log))
     grow(place, log)
     await quick.until(lambda: quick.size == size)
@@ -214,6 +218,54 @@ async def test_progress(place: Place, log: FakeBinlog) -> None:
     log.rotate()
     grow(place, log)
     assert place.progress[-1].applied == log.end, "there was nothing to apply"
+
+
+async def test_a_server_that_is_started_again_need_not_read_from_the_image_on(
+    place: Place, log: FakeBinlog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dumpserver, "KEEP_BYTES", 50_000)
+    client = place.client()
+    await client.dump()
+    for _ in range(100):
+        log.transaction(10_000)
+        grow(place, log)
+    await place.server.close()
+    assert len(kept_points(place.directory)) == KEPT_MAX
+    oldest = kept_points(place.directory)[0].sequence
+    again = Place(place.feed, place.directory)
+    await again.server.start()
+    try:
+        for sequence in (99, oldest + 1, oldest - 1):
+            late = again.client()
+            await late.dump(f"0-7-{sequence}")
+            rest = len(groups(log, sequence))
+            await late.until(lambda late=late, rest=rest: late.size == rest)
+            assert late.log == groups(log, sequence)
+            expected = max(kept_points(place.directory)[0].lsn, place.feed.end - 110_000)
+            assert (again.server._index.start >= expected) == (sequence == 99)
+    finally:
+        await again.server.close()
+    (place.directory / "attached.json").write_text(LogPoint(5000, None).to_text())
+    assert kept_points(place.directory) == [], "another image"
+
+
+async def test_places_that_lead_astray_are_forgotten(place: Place, log: FakeBinlog) -> None:
+    log.group([(23, bytes(10_000)), (EventType.XID, bytes(8))], standalone=False)
+    log.transaction(10_000)
+    grow(place, log)
+    keep_points(place.directory, [LogPoint(place.feed.start + 4711, Gtid(0, 7, 1))])
+    again = Place(place.feed, place.directory)
+    await again.server.start()
+    try:
+        client = again.client()
+        await client.dump("0-7-1")
+        await client.until(lambda: client.ended)
+        assert not client.log
+        client = again.client()
+        await client.dump("0-7-1")
+        await client.until(lambda: client.size == len(groups(log, 1)))
+    finally:
+        await again.server.close()
 
 
 async def test_closing_ends_everything(place: Place, log: FakeBinlog) -> None:

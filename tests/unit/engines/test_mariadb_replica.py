@@ -224,7 +224,7 @@ async def test_large_rows_and_large_transactions(servers: Servers, serve: Serve)
         cursor.execute("SET @block = %s", (block,))
         cursor.execute("INSERT INTO big VALUES (1, REPEAT(@block, 320))")
         # The message of an event of this size ends exactly at the end of a packet.
-        for extra in range(16 * MIB - 120, 16 * MIB - 20, 7):
+        for extra in range(16 * MIB - 90, 16 * MIB - 30, 29):
             cursor.execute("REPLACE INTO big VALUES (2, LEFT(REPEAT(@block, 257), %s))", (extra,))
         cursor.execute("BEGIN")
         for number in range(60):
