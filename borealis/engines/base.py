@@ -403,9 +403,8 @@ class EngineSession(ABC):
 
     @abstractmethod
     def write_topology(self, topology: Mapping[str, object]) -> None:
-        """Write what the cluster looks like to where the engine's SQL functions read it; atomic. Keys:
-        `members`: list of {instance_id, role: "writer"|"reader", lag_ms, replay_lsn, cpu, updated_at (unix
-        s), feedback_xmin, ...}; unknown ones are ignored."""
+        """Write what the cluster looks like to where the engine's SQL functions read it; atomic. `members`:
+        list of {instance_id, role: "writer"|"reader", lag_ms, replay_lsn, updated_at (unix s), …}."""
 
     @abstractmethod
     def process_id(self) -> int | None:

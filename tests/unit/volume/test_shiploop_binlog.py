@@ -117,12 +117,11 @@ async def test_files_follow_each_other(tmp_path: Path) -> None:
 
 async def test_groups_longer_than_a_piece_and_than_the_ring(tmp_path: Path) -> None:
     async with binlog_bench(tmp_path) as b:
-        b.engine.add(3_000_000, 50, 7_000_000)
-        b.engine.add(*([900_000] * 50))
+        b.engine.add(3_000_000, 50, *([900_000] * 25))
         b.engine.add(10)
         await b.released(b.engine.write())
-        for _ in range(40):
-            b.engine.add(700_000, 17)
+        for _ in range(15):
+            b.engine.add(1_100_000, 17)
             await b.released(b.engine.write())
         await shipped(b)
 
