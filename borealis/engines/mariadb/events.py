@@ -2,8 +2,9 @@
 
 Owns which events run: on a reader none does, since replication marks each event that it brings as disabled
 on this side, whether it is enabled on the writer or not. So the writer keeps a list of those that are not,
-which all instances have, and a new writer turns on all others. Its own copy of the events' table is put
-right without a word in the log: on each instance the table says what is true there."""
+which all instances have, and a new writer wakes all others. It does so without a word in the log: whether
+an event is awake is each instance's own affair.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import asyncio
 from pymysql.err import MySQLError
 
 from borealis.engines.base import EngineError
+from borealis.engines.mariadb.grants import quote_identifier
 from borealis.engines.mariadb.sessionlink import AdminLink, Connection, words
 from borealis.logs import get_logger
 
@@ -28,19 +30,24 @@ _KEEP = (
     " (SELECT db, name FROM mysql.event WHERE status = 'DISABLED')",
     f"INSERT IGNORE INTO {_DISABLED} SELECT db, name FROM mysql.event WHERE status = 'DISABLED'",
 )
-_HELD_BACK = (
-    f"SELECT e.db, e.name FROM mysql.event e JOIN {_DISABLED} d ON e.db = d.db AND e.name = d.name"
-    " WHERE e.status = 'SLAVESIDE_DISABLED'"
+_ASLEEP = (
+    f"SELECT e.db, e.name, e.definer, d.name IS NOT NULL FROM mysql.event e LEFT JOIN {_DISABLED} d"
+    " ON e.db = d.db AND e.name = d.name WHERE e.status = 'SLAVESIDE_DISABLED'"
 )
-_DISABLE_ONE = "UPDATE mysql.event SET status = 'DISABLED' WHERE db = %s AND name = %s"
-_ENABLE_REST = "UPDATE mysql.event SET status = 'ENABLED' WHERE status = 'SLAVESIDE_DISABLED'"
 
 
 async def enable(connection: Connection) -> None:
-    """Put the local table right, before the scheduler is started (which reads it). Not logged."""
-    for event in await connection.rows(_HELD_BACK):
-        await connection.rows(_DISABLE_ONE, event)
-    await connection.rows(_ENABLE_REST)
+    """Wake what the last writer ran. Not logged. An event that cannot be is left asleep, with a warning."""
+    for database, name, definer, held_back in await connection.rows(_ASLEEP):
+        user, _, host = definer.rpartition("@")
+        # Without the name of its definer it would belong to whoever alters it.
+        who = f"{quote_identifier(user)}@{quote_identifier(host)}"
+        event = f"{quote_identifier(database)}.{quote_identifier(name)}"
+        state = "DISABLE" if held_back else "ENABLE"
+        try:
+            await connection.rows(f"ALTER DEFINER = {who} EVENT {event} {state}")
+        except MySQLError as error:
+            log.warning("event %s.%s stays disabled: %s", database, name, words(error))
 
 
 class EventWatch:

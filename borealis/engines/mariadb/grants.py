@@ -12,7 +12,8 @@ The master user (`master_sql`) has global rights that only read or administer, a
 OPTION on the databases of every name but `mysql`. MariaDB has no way to take one database out of a right on
 all of them, and a right on the pattern `%` could be handed on to an account of which `mysql` is not taken
 out. So the rights are given on patterns that together fit every other name and never that one; the server
-lets an account hand on a pattern only when it lies within one of its own."""
+lets an account hand on a pattern only when it lies within one of its own.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ instance. Never packs or moves an image.
 
 FORMAT (borealis-image.json, version 1): {"version": 1, "system_id": text, "lsn": int, "gtid": text}: whose
 image it is, and a place of the log at or below what it holds, with the last transaction before that place.
-While an instance runs, the file tells the newest such place that was noted (`note_position`)."""
+While an instance runs, the file tells the newest such place that was noted (`note_position`).
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Owns the answers to: which file is the newest, how far it is written, what it begins with, whether a
 reader's own one holds anything. The files' places in the volume's log are `BinlogFiles`'. Never writes into
-a log file, and never asks the engine: it would wait with its commits."""
+a log file, and never asks the engine: it would wait with its commits.
+"""
 
 from __future__ import annotations
 

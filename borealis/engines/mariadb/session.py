@@ -4,7 +4,8 @@ Owns probes, replication from the local reader server, promotion, and the few ad
 far the engine is in the volume's log comes from the map that the reader server fills (as a reader), and
 from the engine's own log files (as the writer): a writer that waits for the quorum must answer, so nothing
 in here asks it for what it holds a lock on while it waits. Never: processes, and the question whether the
-engine should be a writer."""
+engine should be a writer.
+"""
 
 from __future__ import annotations
 
@@ -217,8 +218,7 @@ class MariadbSession(EngineSession):
                 log.debug("connection %d of %s: %s", thread, self._name, words(error))
 
     async def _begin_clean_file(self) -> None:
-        """A reader's log file must hold nothing of its own: ANALYZE or FLUSH TABLES on a reader write to
-        it."""
+        """A writer's first log file must hold nothing of the time before: FLUSH on a reader writes to it."""
         if await asyncio.to_thread(self._own_log.holds_groups):
             async with self._link.kept() as connection:
                 await connection.rows("FLUSH NO_WRITE_TO_BINLOG BINARY LOGS")
