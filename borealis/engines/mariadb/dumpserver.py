@@ -10,6 +10,7 @@ durable.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import os
@@ -69,6 +70,9 @@ class MariadbReaderServer(ReaderServer):
         self._connections: set[Connection] = set()
         self._kept: list[LogPoint] = kept_points(settings.upstream_dir)
         self._accepted = 0
+        self._address = ""
+        """What `upstream.json` says."""
+        self._read_failed = False
         self._told: ReaderProgress | None = None
         self._listener: socket.socket | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -82,12 +86,10 @@ class MariadbReaderServer(ReaderServer):
             return
         self._listener = _listen(self._settings.listen_address, self._settings.port)
         host, port = self._listener.getsockname()
-        _write_private(
-            self._settings.upstream_dir / UPSTREAM_NAME,
-            json.dumps(
-                {"host": host, "port": port, "user": UPSTREAM_USER, "password": self._served.password}
-            ),
+        self._address = json.dumps(
+            {"host": host, "port": port, "user": UPSTREAM_USER, "password": self._served.password}
         )
+        _write_private(self._settings.upstream_dir / UPSTREAM_NAME, self._address)
         self._index.positions.on_applied = self._on_applied
         self._unsubscribe = self._feed.subscribe(self.advance)
         loop = asyncio.get_running_loop()
@@ -100,7 +102,7 @@ class MariadbReaderServer(ReaderServer):
         asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         self._listener = None
-        (self._settings.upstream_dir / UPSTREAM_NAME).unlink(missing_ok=True)
+        self._withdraw_address()
         self._index.positions.on_applied = None
         if self._unsubscribe is not None:
             self._unsubscribe()
@@ -113,6 +115,13 @@ class MariadbReaderServer(ReaderServer):
         if self._fetch is not None:
             self._fetch.cancel()
             await asyncio.gather(self._fetch, return_exceptions=True)
+
+    def _withdraw_address(self) -> None:
+        """Unless another server, of the next driver, has told its own already."""
+        path = self._settings.upstream_dir / UPSTREAM_NAME
+        with contextlib.suppress(FileNotFoundError):
+            if path.read_text() == self._address:
+                path.unlink()
 
     # ------------------------------------------------------------------ what is known of the engine
     @property
@@ -196,9 +205,11 @@ class MariadbReaderServer(ReaderServer):
         """The log, or nothing after a pause."""
         try:
             data = await self._feed.read(start, end)
+            self._read_failed = False
         except (BorealisError, OSError) as error:
-            log.warning("the log from %X on cannot be read: %s", start, error)
-            data = b""
+            if not self._read_failed:
+                log.warning("the log from %X on cannot be read, and is asked for again: %s", start, error)
+            self._read_failed, data = True, b""
         if not data:
             await asyncio.sleep(FETCH_RETRY_SECONDS)
         return data

@@ -46,6 +46,8 @@ _COMMON = (
     "--log-bin=binlog",
     "--log-slave-updates=0",
     "--event-scheduler=0",
+    "--slave-parallel-threads=4",
+    "--slave-parallel-mode=conservative",
 )
 
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 import random
 import shutil
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,9 @@ async def test_everything_arrives_however_the_log_is_cut(servers: Servers, serve
         primary.run(*statements, database="app")
         if number % 2:
             primary.run("FLUSH BINARY LOGS")
+        if number == 3:
+            primary.stop(signal.SIGTERM)  # Its file ends with a stop event.
+            primary.start()
         await copier.serve()
     last = await copier.serve()
     await caught_up(replica, last)
@@ -311,7 +315,7 @@ async def test_a_replica_that_was_made_from_an_image(servers: Servers, serve: Se
     assert image_gtid is not None
     image_lsn = upstream.positions.lsn_of(image_gtid)
     assert image_lsn == feed.vdl
-    await asyncio.to_thread(replica.stop, 15)
+    await asyncio.to_thread(replica.stop, signal.SIGTERM)
     for name in ("master.info", "relay-log.info"):
         (replica.data_dir / name).unlink()
     primary.run("INSERT INTO app.t VALUES (1000)")
