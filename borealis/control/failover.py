@@ -6,7 +6,7 @@ availability, never data. The rules:
  - a silent one after the lease, and only while a write quorum of nodes is reachable: without one nobody else
    could be opened either, and its sessions only wait;
  - the reader with the best promotion tier, then with the most log; after five failed tries tiers do not
-   count;
+   count; never one whose replay has stopped for want of larger settings: its engine would end;
  - a writer that a user reboots stays the writer, unless it does not come back;
  - the first writer is the instance that was created first, unless it cannot be started.
 """
@@ -41,7 +41,10 @@ def candidates(view: View) -> list[Instance]:
     found = [
         instance
         for instance in view.instances
-        if instance.want is Want.RUNNING and view.healthy(instance) and instance is not live
+        if instance.want is Want.RUNNING
+        and view.healthy(instance)
+        and instance is not live
+        and not view.replay_paused(instance)
     ]
     by_tier = view.cluster.failed_attempts < PROMOTION_TRIES_BY_TIER
 

@@ -35,6 +35,7 @@ class _Watch:
     engine: EngineLife = EngineLife.UNKNOWN
     driver_gone: bool = False
     status: DriverStatus | None = None
+    cpu_cores: float = 0.0
     polled: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -103,6 +104,7 @@ class Observer:
             driver_gone=watch.driver_gone,
             status=watch.status,
             silent_for=max(0.0, asyncio.get_running_loop().time() - watch.heard_at),
+            cpu_cores=watch.cpu_cores,
         )
 
     async def polled(self, incarnations: Iterable[str], seconds: float) -> None:
@@ -127,6 +129,12 @@ class Observer:
         if watch is not None and watch.engine is not life:
             watch.engine = life
             self._wake(watch.cluster)
+
+    def engine_cpu(self, incarnation: str, cores: float) -> None:
+        """The agent's word: this engine has used so many cores lately."""
+        watch = self._watches.get(incarnation)
+        if watch is not None:
+            watch.cpu_cores = cores
 
     def driver_started(self, incarnation: str) -> None:
         """The agent's word: this driver was started."""

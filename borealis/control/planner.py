@@ -41,6 +41,7 @@ from borealis.control.settings import ControlSettings
 from borealis.control.states import ClusterStatus, EndpointStatus, InstanceStatus, Want
 from borealis.control.trimming import trim_due
 from borealis.control.view import View
+from borealis.engines.base import EngineNotFound
 from borealis.engines.registry import get_engine
 
 OPENING_SILENCE_FACTOR = 3
@@ -221,7 +222,10 @@ def _images(view: View, settings: ControlSettings) -> Iterator[Action]:
 def _trim(view: View, settings: ControlSettings) -> Iterator[Action]:
     if view.trim_pausing:
         return
-    log_file_bytes = get_engine(view.cluster.engine).log_file_bytes
+    try:
+        log_file_bytes = get_engine(view.cluster.engine).log_file_bytes
+    except EngineNotFound:
+        return  # this version of Borealis does not know it; all else goes on
     below = trim_due(view, log_file_bytes, settings.trim_log_bytes)
     if below is not None:
         yield TrimLog(below)

@@ -227,6 +227,7 @@ class Incarnation(Part, frozen=True, kw_only=True):
     phase: IncarnationPhase = IncarnationPhase.PREPARING
     image_lsn: int = 0
     instance_class: str = ""  # the class that the engine was started with
+    cluster_classes: tuple[str, ...] = ()  # those that its settings were made for
     engine_version: str = ""
     port: int = 0
     server_number: int = 0  # the volume's log names its writers by it: no two lives on one volume share it

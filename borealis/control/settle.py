@@ -222,7 +222,7 @@ def _reason_to_give_up(view: View, instance: Instance) -> str:
         return "The instance did not answer."
     if seen.role == "writer":
         return "The instance is no longer the writer."
-    if seen.status is not None and seen.status.engine.replay_paused:
+    if view.replay_paused(instance):
         return "The writer allows more connections than this reader was started with."
     return ""
 

@@ -6,7 +6,7 @@ endpoint, reader_endpoint, port, endpoints_current, endpoints: [{type, name,
 address}], volume: {id, term, timeline, vdl, segments: [{node, az, base, scl, vdl,
 connected, behind_bytes, damaged, repaired, checked_bytes, trouble}]}, instances:
 [{identifier, status, role, serving, az, class, address, incarnation, lag_ms,
-replay_lsn, tier, reason}]}], nodes: [{id, az, status, pid, segments, bytes,
+replay_lsn, cpu_percent, tier, reason}]}], nodes: [{id, az, status, pid, segments, bytes,
 left_over: [volume]}], events: [{date, source, message}]}
 
 `status` of an instance is what the API shows; `serving` is whether its engine
@@ -23,6 +23,7 @@ from borealis.control.context import ControlContext
 from borealis.control.endpoint_plan import endpoint_plan
 from borealis.control.look import look
 from borealis.control.records import Cluster, CustomEndpoint, Instance, Node
+from borealis.control.steps.upkeep import cpu_percent
 from borealis.control.view import View
 from borealis.host.client import ProcessInfo
 
@@ -133,6 +134,7 @@ def _instance(view: View, instance: Instance, names: Names) -> dict[str, Any]:
         "incarnation": instance.incarnation.id if instance.incarnation else None,
         "lag_ms": None if is_writer or engine is None else engine.lag_ms,
         "replay_lsn": engine.replay_lsn if engine else None,
+        "cpu_percent": cpu_percent(seen.cpu_cores, instance.incarnation),
         "tier": instance.promotion_tier,
     }
 

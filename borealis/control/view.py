@@ -80,6 +80,7 @@ class Seen:
     driver_gone: bool = False  # the agent knows no such process (any more)
     status: DriverStatus | None = None
     silent_for: float = 0.0  # since the driver last said that its engine answers (or since we began to look)
+    cpu_cores: float = 0.0  # CPU seconds that its engine has used per second, lately
 
     @property
     def role(self) -> str:
@@ -201,6 +202,11 @@ class View:
     def serving(self, instance: Instance) -> bool:
         """Whether the instance's present life is in service, as far as the records say."""
         return is_serving(instance.incarnation)
+
+    def replay_paused(self, instance: Instance) -> bool:
+        """Whether the instance cannot go on: the writer allows more connections than it was started with."""
+        status = self.of(instance).status
+        return status is not None and status.engine.replay_paused
 
     def healthy(self, instance: Instance) -> bool:
         """In service, not at its end, and heard of within the lease."""

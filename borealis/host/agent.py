@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from borealis import __version__
+from borealis.host.cpu import cpu_seconds
 from borealis.host.errors import InvalidSpec
 from borealis.host.files import PRIVATE, RegionFiles
 from borealis.host.records import ProcessSpec, RecordFolder
@@ -76,6 +78,7 @@ class Agent:
             "kill": self._kill,
             "signal": self._signal,
             "list": self._list,
+            "cpu_times": self._cpu_times,
             "forget": self._forget,
             "make_dir": self._make_dir,
             "remove_tree": self._remove_tree,
@@ -108,6 +111,14 @@ class Agent:
 
     async def _list(self) -> list[dict[str, Any]]:
         return self._table.describe()
+
+    async def _cpu_times(self) -> dict[str, Any]:
+        pids = self._table.pids()
+        seconds = await asyncio.to_thread(cpu_seconds, list(pids.values()))
+        return {
+            "at": time.monotonic(),
+            "seconds": {name: seconds[pid] for name, pid in pids.items() if pid in seconds},
+        }
 
     async def _forget(self, name: str) -> None:
         await self._table.forget(name)

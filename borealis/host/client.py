@@ -43,6 +43,14 @@ class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True):
     sweep_dir: str | None
 
 
+class CpuTimes(msgspec.Struct, frozen=True):
+    """CPU time of the processes that run, by name, each with all that it has started."""
+
+    at: float
+    """When it was read; seconds on the agent's clock, which never goes back."""
+    seconds: dict[str, float]
+
+
 class HostClient:
     """A connection to the agent of one region."""
 
@@ -96,6 +104,10 @@ class HostClient:
     async def list(self) -> tuple[ProcessInfo, ...]:
         """All processes that the agent knows, running or not."""
         return msgspec.convert(await self.rpc.call("list"), tuple[ProcessInfo, ...])
+
+    async def cpu_times(self) -> CpuTimes:
+        """How much CPU time each process has used."""
+        return msgspec.convert(await self.rpc.call("cpu_times"), CpuTimes)
 
     async def forget(self, name: str) -> None:
         """Removes the record of a process that has ended."""

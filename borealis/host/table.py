@@ -190,6 +190,11 @@ class ProcessTable:
             self._records.remove(name)
             self._processes.pop(name, None)
 
+    def pids(self) -> dict[str, int]:
+        """Name → pid of those that run."""
+        found = ((name, process.record.pid) for name, process in self._processes.items() if process.alive)
+        return {name: pid for name, pid in found if pid is not None}
+
     def describe(self) -> list[dict[str, Any]]:
         """All processes as plain data, by name."""
         return [_described(self._processes[name]) for name in sorted(self._processes)]

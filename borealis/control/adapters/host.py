@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from borealis.control.observe import Observer
 from borealis.control.view import EngineLife
 from borealis.errors import BorealisError
-from borealis.host.client import HostClient, ProcessInfo, start_agent
+from borealis.host.client import CpuTimes, HostClient, ProcessInfo, start_agent
 from borealis.host.records import ProcessSpec
 from borealis.logs import get_logger
 from borealis.paths import RegionPaths
@@ -58,6 +58,7 @@ class HostLink:
         self.on_restarted: Callable[[str], None] | None = None
         """Hears the name of every process that had ended on its own and runs again."""
         self._fresh: set[str] = set()
+        self._cpu: CpuTimes | None = None
         self.processes: dict[str, ProcessInfo] = {}
         """As last listed."""
 
@@ -151,6 +152,16 @@ class HostLink:
         self.processes = {process.name: process for process in processes}
         if self.observer is not None:
             self.observer.processes(_engines(processes), _drivers(processes), self._fresh)
+            await self._take_cpu(client, self.observer)
+
+    async def _take_cpu(self, client: HostClient, observer: Observer) -> None:
+        before, self._cpu = self._cpu, await client.cpu_times()
+        if before is None or self._cpu.at <= before.at:
+            return
+        for name, seconds in self._cpu.seconds.items():
+            if name.startswith(ENGINE) and name in before.seconds:
+                used = max(0.0, seconds - before.seconds[name]) / (self._cpu.at - before.at)
+                observer.engine_cpu(name.removeprefix(ENGINE), used)
 
     def _event(self, event: str, data: dict[str, Any]) -> None:
         name = str(data.get("name", ""))

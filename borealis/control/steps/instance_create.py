@@ -62,6 +62,7 @@ async def _begin(context: ControlContext, key: str) -> Incarnation:
             id=f"i{number}",
             image_lsn=newest_image(cluster).lsn,
             instance_class=record.instance_class,
+            cluster_classes=member_classes(context, cluster),
             engine_version=cluster.engine_version,
             port=cluster.port,
             server_number=server,
@@ -155,7 +156,7 @@ def plan_instance(
         engine=cluster.engine,
         engine_version=incarnation.engine_version,
         instance_class=incarnation.instance_class,
-        cluster_classes=member_classes(context, cluster),
+        cluster_classes=incarnation.cluster_classes or member_classes(context, cluster),
         address=instance.address,
         port=incarnation.port,
         image=image_at(cluster, incarnation.image_lsn),
@@ -164,8 +165,14 @@ def plan_instance(
 
 
 def member_classes(context: ControlContext, cluster: Cluster) -> tuple[str, ...]:
-    """The classes of all members of the cluster."""
-    return tuple(sorted({i.instance_class for i in context.store.instances(cluster.key)}))
+    """The classes that an instance's settings must do for: those of all members, and those that the settings
+    of the present writer were made for, although the member that needed them may be gone by now."""
+    instances = context.store.instances(cluster.key)
+    classes = {instance.instance_class for instance in instances}
+    for life in (i.incarnation for i in instances if i.key == cluster.writer):
+        if life is not None:
+            classes |= {life.instance_class, *life.cluster_classes}
+    return tuple(sorted(classes - {""}))
 
 
 def newest_image(cluster: Cluster) -> Image:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
 from borealis.control.context import ControlContext, StepFailed
 from borealis.control.events import ClusterEvent, cluster_event
 from borealis.control.look import look
-from borealis.control.records import Instance
+from borealis.control.records import Incarnation, Instance
 from borealis.control.store import Put
 from borealis.control.view import View
+from borealis.engines.classes import UnknownInstanceClass, instance_class
 from borealis.errors import BorealisError
 from borealis.logs import get_logger
 
@@ -88,6 +90,16 @@ def _member(view: View, instance: Instance, writer: Instance | None) -> dict[str
         "lag_ms": 0.0 if is_writer or engine is None else engine.lag_ms,
         "replay_lsn": engine.replay_lsn if engine else None,
         "connections": engine.connections if engine else None,
-        "cpu": 0.0,
+        "cpu": cpu_percent(seen.cpu_cores, instance.incarnation),
         "updated_at": round(time.time() - min(seen.silent_for, 1e6), 3),
     }
+
+
+def cpu_percent(cores: float, life: Incarnation | None) -> float:
+    """How much of the CPU that its class may use an engine uses; 100 is all of it."""
+    machine = float(os.cpu_count() or 1)
+    try:
+        allowed = min(machine, instance_class(life.instance_class).vcpu) if life is not None else machine
+    except UnknownInstanceClass:
+        allowed = machine
+    return round(min(100.0, 100.0 * cores / allowed), 2)

@@ -20,6 +20,7 @@ from borealis.control.ports import CreatedVolume, InstancePlan, Opened
 from borealis.control.records import Cluster, Image, now_utc
 from borealis.control.topology import EndpointPlan
 from borealis.control.view import DriverEngine, DriverStatus, EngineLife, SegmentSeen, VolumeSeen
+from borealis.engines.classes import instance_class
 from borealis.errors import BorealisError
 from borealis.rpc import RpcConnectionLost, RpcError, RpcTimeout
 
@@ -63,6 +64,10 @@ class FakeVolume:
     images: dict[str, int] = field(default_factory=dict)
     """Name → from where on the image needs the log."""
     verifier: str = ""
+
+
+def _memory(name: str) -> int:
+    return instance_class(name).memory_bytes
 
 
 class World:
@@ -138,6 +143,15 @@ class World:
         life.engine = life.engine_ran = True
         self._tell(incarnation, EngineLife.ALIVE)
 
+    def replay_paused(self, incarnation: str) -> bool:
+        """A reader that allows fewer connections than the writer cannot go on."""
+        life = self.lives[incarnation]
+        writers = [o for o in self.lives.values() if o.plan.volume == life.plan.volume and o.role == "writer"]
+        if life.role == "writer" or not writers:
+            return False
+        own = max(map(_memory, (life.plan.instance_class, *life.plan.cluster_classes)))
+        return any(max(map(_memory, (w.plan.instance_class, *w.plan.cluster_classes))) > own for w in writers)
+
     def unhang(self, incarnation: str) -> None:
         life = self.lives.get(incarnation)
         if life is None or not life.hung:
@@ -168,6 +182,9 @@ class World:
             raise RpcError("NoQuorum", f"{self.nodes_up} nodes can be reached")
         if term1 <= volume.promised:
             raise RpcError("Superseded", f"{volume.promised} is promised")
+        if self.replay_paused(incarnation):
+            self.kill_engine(incarnation)
+            raise RpcError("EngineError", "an engine whose replay is paused ends when it is promoted")
         life.role = "opening"
         volume.promised = term1
         for name, other in self.lives.items():
@@ -281,6 +298,7 @@ class Ports:
                 in_recovery=life.role != "writer",
                 receive_lsn=volume.vdl,
                 replay_lsn=volume.vdl,
+                replay_paused=self.world.replay_paused(incarnation),
             ),
             lease_remaining=3.0 if self.world.nodes_up >= 4 else 0.5,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -273,6 +275,80 @@ def test_pending_class_waits_for_the_window(tmp_path: Path) -> None:
         await region.change_class(second, "db.r6g.xlarge")
         await region.change_instance(second, apply_pending=False)
         await region.until(lambda: region.settled(key))
+        await region.stop()
+
+    live(scenario())
+
+
+def test_members_list_says_how_much_cpu_they_use(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        region = FakeRegion(tmp_path)
+        await region.start()
+        _, (first, second, _) = await three(region)
+        lives = [region.instance(i).incarnation for i in (first, second)]
+        assert lives[0] is not None
+        assert lives[1] is not None
+        region.context.observer.engine_cpu(lives[0].id, 0.5)
+        region.context.observer.engine_cpu(lives[1].id, 1000.0)
+        region.context.observer.engine_cpu("of a stranger", 1.0)
+
+        def shown() -> list[float]:
+            members = region.world.topologies[lives[1].id]["members"]  # type: ignore[union-attr]
+            return [m["cpu"] for m in sorted(members, key=lambda m: m["instance_id"])]
+
+        vcpus = min(2, os.cpu_count() or 1)  # of a db.r6g.large
+        await region.until(lambda: shown() == [50 / vcpus, 0.0, 100.0])
+        await region.stop()
+
+    live(scenario())
+
+
+def test_smaller_reader_is_started_again_with_what_a_larger_writer_needs(tmp_path: Path) -> None:
+    """By itself: its replay stops when the writer allows more connections than it was started with."""
+
+    async def scenario() -> None:
+        region = FakeRegion(tmp_path)
+        await region.start()
+        key, (first, second, third) = await three(region)
+        before = {i: region.instance(i).incarnation for i in (second, third)}
+        await region.change_class(first, "db.r6g.4xlarge")
+        await region.until(lambda: not region.instance(first).pending and region.settled(key))
+        assert region.cluster(key).writer == first
+        for reader, former in before.items():
+            life = region.instance(reader).incarnation
+            assert life is not None
+            assert life != former
+            assert life.instance_class == "db.r6g.large"
+            assert "db.r6g.4xlarge" in region.world.lives[life.id].plan.cluster_classes
+            assert not region.world.replay_paused(life.id)
+        lives = set(region.world.lives)
+        await asyncio.sleep(60)
+        assert set(region.world.lives) == lives
+        told = [m for m in messages(region) if "more connections than this reader" in m]
+        assert len(told) == 2
+        await region.stop()
+
+    live(scenario())
+
+
+def test_reader_allows_what_its_writer_was_started_for_though_the_largest_member_is_gone(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        region = FakeRegion(tmp_path)
+        await region.start()
+        key, (_, second, third) = await three(region)
+        await region.change_class(third, "db.r6g.4xlarge")
+        await region.until(lambda: not region.instance(third).pending and region.settled(key))
+        await region.reboot(region.cluster(key).writer or "")
+        await region.until(lambda: region.settled(key))
+        await region.delete_instance(third)
+        await region.until(lambda: region.store.instance(third) is None and region.settled(key))
+        await region.reboot(second)
+        await region.until(lambda: region.instance(second).reboot is None and region.settled(key))
+        lives = set(region.world.lives)
+        await asyncio.sleep(60)
+        assert set(region.world.lives) == lives
         await region.stop()
 
     live(scenario())

@@ -142,6 +142,14 @@ def test_dead_writer_is_replaced_even_if_the_nodes_look_away() -> None:
     assert opens(view([instance("w"), instance("rr")], seen, up=0)) == ["db-rr"]
 
 
+def test_reader_whose_replay_is_paused_is_not_promoted() -> None:
+    engine = DriverEngine(up=True, receive_lsn=900, replay_lsn=900, replay_paused=True)
+    paused = Seen(engine=EngineLife.ALIVE, status=DriverStatus(engine=engine))
+    members = [instance("w"), instance("aa", tier=0), instance("bbb", tier=9)]
+    seen = {"i-w": Seen(engine=EngineLife.GONE), "i-aa": paused, "i-bbb": well()}
+    assert opens(view(members, seen)) == ["db-bbb"]
+
+
 def test_rebooting_writer_is_waited_for() -> None:
     request = RebootRequest(requested_at=now_utc())
     shown = view([instance("w", incarnation=None, reboot=request), instance("rr")], {"i-rr": well()})
