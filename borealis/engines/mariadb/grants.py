@@ -119,14 +119,15 @@ def password_sql(user: str, verifier: str) -> str:
 def customer_databases() -> Iterator[str]:
     """Patterns that together fit the names of all databases but `mysql`, and none of them that one.
 
-    By length in bytes: shorter, longer, and of the same length with one different character, counted from the
-    end, so that names like `my_db` can be granted without escapes.
-    """
+    By length in bytes: shorter, and longer. Of any length, by a first character that is another one. And of
+    the same length with one different character, counted from the end, so that names like `my_db` can be
+    granted without escapes. """
     name, size = SYSTEM_DATABASE, len(SYSTEM_DATABASE)
     yield from ("_" * length for length in range(1, size))
     yield "_" * (size + 1) + "%"
-    for place in reversed(range(size)):
-        for letter in _FIRST if place == size - 1 else _OTHERS:
+    yield from (_literal(letter) + "%" for letter in _FIRST if letter != name[0])
+    for place in reversed(range(1, size)):
+        for letter in _OTHERS:
             if letter != name[place]:
                 yield "_" * place + _literal(letter) + name[place + 1 :]
 

@@ -82,6 +82,8 @@ _HOUSE: Mapping[str, str] = MappingProxyType(
         "max_binlog_size": str(256 * MIB),
         "skip_name_resolve": "ON",
         "skip_external_locking": "ON",
+        # No table outside the data directory: DATA DIRECTORY is ignored.
+        "symbolic_links": "0",
         "pid_file": PID_FILE,
         "ignore_db_dirs": TEMPORARY_DIR,
         "default_storage_engine": "InnoDB",

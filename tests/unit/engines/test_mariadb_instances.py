@@ -99,6 +99,28 @@ async def test_what_a_reader_logs_by_itself_is_no_part_of_the_volume(mariadb: Wo
             assert applied.startswith(f"0-{reader.settings.server_number}-")
 
 
+async def test_a_reader_keeps_its_place_when_its_own_log_is_reset(mariadb: Workshop) -> None:
+    feed = seeded_feed(mariadb)
+    async with Served(mariadb, "one", feed) as writer, Served(mariadb, "two", feed) as reader:
+        await writer.promote()
+        with writer.instance.connect() as customer:
+            customer.ask("CREATE TABLE t (n INT)", "INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)")
+        writer.ship()
+        await visible(reader, "SELECT COUNT(*) FROM t", 2)
+        with reader.instance.connect() as customer:
+            customer.ask("RESET MASTER")
+            with pytest.raises(pymysql.OperationalError, match="running slave"):
+                customer.ask("RESET SLAVE")
+        await reader.promote()
+        with reader.instance.connect() as customer:
+            customer.ask("INSERT INTO t VALUES (3)")
+        before = feed.end
+        reader.ship()
+        assert feed.end > before
+        async with Served(mariadb, "three", feed) as third:
+            await visible(third, "SELECT SUM(n) FROM t", 6)
+
+
 async def test_a_reader_finds_its_server_again(mariadb: Workshop) -> None:
     feed = seeded_feed(mariadb)
     async with Served(mariadb, "one", feed) as writer, Served(mariadb, "two", feed) as reader:
