@@ -15,7 +15,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from borealis.engines.base import InstanceSettings, ReaderProgress
+from borealis.engines.base import EngineError, InstanceSettings, ReaderProgress
 from borealis.engines.mariadb.dumpserver import MariadbReaderServer
 from borealis.engines.mariadb.gtid import Gtid, parse_state
 from borealis.engines.mariadb.history import ATTACHED_NAME, LogPoint
@@ -256,6 +256,35 @@ async def test_old_log_comes_from_storage(servers: Servers, serve: Serve) -> Non
     assert checksums(replica) == checksums(primary)
 
 
+async def test_a_connection_that_breaks_in_the_middle_of_a_group(servers: Servers, serve: Serve) -> None:
+    """The replica's I/O thread comes again by itself, and is sent the group from its start."""
+    primary = servers.make().start()
+    replica = servers.make("--read-only=1").start()
+    feed, copier = feed_of(primary)
+    upstream = await serve(feed)
+    await asyncio.to_thread(replica.follow, upstream.address)
+    primary.run("CREATE DATABASE app", "CREATE TABLE app.t (a INT PRIMARY KEY, b LONGBLOB)")
+    await caught_up(replica, await copier.serve())
+    rows = ", ".join(f"({n}, REPEAT('x', 1000000))" for n in range(12))
+    primary.run(f"INSERT INTO app.t VALUES {rows}", "INSERT INTO app.t VALUES (100, 'y')")
+    last = parse_state(str(primary.value("SELECT @@gtid_binlog_pos")))
+    start = feed.end
+    copier.copy()
+    feed.advance(feed.end)
+    feed.forgotten = feed.end
+    for megabytes in (3, 8):
+        await until(lambda mark=start + megabytes * MIB: sent(upstream) > mark)
+        feed.failure = EngineError("no node has it")
+        await until(lambda: not upstream.server.connected)
+        feed.failure = None
+    await caught_up(replica, last)
+    assert checksums(replica) == checksums(primary)
+
+
+def sent(upstream: Upstream) -> int:
+    return max((one.conversation.sent for one in upstream.server._connections), default=0)
+
+
 async def test_only_whole_groups_below_the_durable_point(servers: Servers, serve: Serve) -> None:
     primary = servers.make().start()
     replica = servers.make("--read-only=1").start()
@@ -342,6 +371,7 @@ async def test_a_timeline_that_cuts_a_torn_group_off(servers: Servers, serve: Se
         await asyncio.to_thread(replica.follow, upstream.address)
     first.run("CREATE DATABASE app", "CREATE TABLE app.t (a INT PRIMARY KEY, b INT)")
     first.run("INSERT INTO app.t VALUES (1, 1)")
+    first.run("XA START 'open'", "INSERT INTO app.t VALUES (9999, 9)", "XA END 'open'", "XA PREPARE 'open'")
     last = await copier.serve()
     switch = feed.vdl
     first.run("INSERT INTO app.t VALUES " + ", ".join(f"({n}, 0)" for n in range(2, 3000)))
@@ -358,11 +388,12 @@ async def test_a_timeline_that_cuts_a_torn_group_off(servers: Servers, serve: Se
     feed.cut(switch)
     feed.begin_timeline(2, switch, history_of(file, last, candidate.server_id))
     candidate.run("SET GLOBAL read_only = 0", "INSERT INTO app.t VALUES (2, 2)", "FLUSH BINARY LOGS")
-    candidate.run("INSERT INTO app.t VALUES (3, 3)")
+    candidate.run("INSERT INTO app.t VALUES (3, 3)", "XA COMMIT 'open'")
     second = Copier(candidate, feed, 5)
     last = await second.serve()
     await caught_up(reader, last)
     assert checksums(reader) == checksums(candidate)
+    assert reader.run("SELECT b FROM app.t WHERE a = 9999") == [(9,)]
     assert last is not None
     assert last.server_id == candidate.server_id
     assert upstream.positions.gtid_at(feed.vdl) == last
