@@ -14,6 +14,7 @@ from tests.support.processes import wait_until
 from tests.support.region import Cluster, Region
 
 MIB = 1 << 20
+COUNT = "SELECT count(*), sum(n) FROM filler"
 FILE_BYTES = 64 * MIB
 """A node's log file. The newest and the oldest are used in part, one is made ahead, two are kept spare."""
 
@@ -40,7 +41,7 @@ def region() -> Iterator[Region]:
 
 @pytest.fixture(scope="module")
 def cluster(region: Region) -> Cluster:
-    made = region.create_cluster(readers=1)
+    made = region.create_cluster(readers=1, instance_class="db.t3.medium")
     made.sql("CREATE TABLE filler (n int, text text)")
     return made
 
@@ -67,13 +68,29 @@ def write_until_trimmed(cluster: Cluster, above: int, nodes: int = 6) -> None:
 def test_log_goes_and_new_readers_and_writers_miss_nothing(region: Region, cluster: Cluster) -> None:
     for _ in range(2):
         write_until_trimmed(cluster, above=highest(cluster))
-    rows = cluster.sql("SELECT count(*), sum(n) FROM filler")
+    rows = cluster.sql(COUNT)
     cluster.add_instance("late")
-    assert cluster.sql("SELECT count(*), sum(n) FROM filler", cluster.instance_conninfo("late")) == rows
+    late = cluster.instance_conninfo("late")
+    wait_until(lambda: cluster.sql(COUNT, late) == rows, 60, "all rows on the new reader", 0.1)
     region.rds.failover_db_cluster(DBClusterIdentifier=cluster.identifier, TargetDBInstanceIdentifier="late")
     wait_until(lambda: cluster.writer == "late", 60, "the new writer", 0.1)
     cluster.wait_healthy()
-    assert cluster.sql("SELECT count(*), sum(n) FROM filler") == rows
+    assert cluster.sql(COUNT) == rows
+
+
+def test_smaller_readers_were_started_again_for_the_larger_writer(region: Region, cluster: Cluster) -> None:
+    def allowed(name: str) -> int:
+        return int(cluster.sql("SHOW max_connections", cluster.instance_conninfo(name))[0][0])
+
+    assert cluster.writer == "late"
+    assert all(allowed(reader) >= allowed("late") for reader in cluster.readers)
+    wait_until(lambda: cluster.instance_status("late")["cpu_percent"] > 0, 60, "CPU of the writer", 0.2)
+
+    def shown() -> bool:
+        rows = cluster.sql("SELECT cpu FROM aurora_replica_status() WHERE server_id = 'late'")
+        return bool(rows and rows[0][0] > 0)
+
+    wait_until(shown, 60, "CPU in aurora_replica_status", 0.2)
 
 
 def test_node_that_was_away_begins_where_the_others_begin(region: Region, cluster: Cluster) -> None:
