@@ -68,7 +68,8 @@ class MariadbReaderServer(ReaderServer):
             feed, self._index, settings.upstream_dir, version.version, UPSTREAM_USER, password
         )
         self._connections: set[Connection] = set()
-        self._kept: list[LogPoint] = kept_points(settings.upstream_dir)
+        self._kept: list[LogPoint] | None = None
+        """Places that are kept; None: not looked at yet."""
         self._accepted = 0
         self._address = ""
         """What `upstream.json` says."""
@@ -175,16 +176,20 @@ class MariadbReaderServer(ReaderServer):
     def _keep_place(self) -> None:
         """Note now and then where the log is read: a driver that is started again goes on there, however old
         the instance's image is."""
-        if self._index.failure is not None and self._kept:
-            self._kept.clear()
-            forget_points(self._settings.upstream_dir)
-        newest = self._index.positions.newest
-        if newest.lsn >= (self._kept[-1].lsn if self._kept else self._index.start) + KEEP_BYTES:
-            self._kept = [*self._kept[-KEPT_MAX:], newest]
-            try:
-                keep_points(self._settings.upstream_dir, self._kept)
-            except (OSError, EngineError) as error:
-                log.warning("the place in the log cannot be kept: %s", error)
+        directory, positions = self._settings.upstream_dir, self._index.positions
+        if self._index.failure is not None:
+            self._kept = []
+            forget_points(directory)
+        last = self._kept[-1].lsn if self._kept else positions.start
+        if not self._index.begun or positions.newest.lsn < last + KEEP_BYTES:
+            return
+        if self._kept is None:
+            self._kept = kept_points(directory)
+        self._kept = [*self._kept[-KEPT_MAX:], positions.newest]
+        try:
+            keep_points(directory, self._kept)
+        except (OSError, EngineError) as error:
+            log.warning("the place in the log cannot be kept: %s", error)
 
     def _go_on(self) -> None:
         self._again = None
@@ -250,11 +255,12 @@ class MariadbReaderServer(ReaderServer):
 def _listen(address: str, taken_port: int) -> socket.socket:
     """Listen on a port of the system's choice, reachable from this machine only. Not on the engine's own
     port, which may still be free."""
-    loopback = ipaddress.ip_address(address).is_loopback
+    if not _is_loopback(address):
+        address = "127.0.0.1"
     while True:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            listener.bind((address if loopback else "127.0.0.1", 0))
+            listener.bind((address, 0))
             listener.listen(16)
             if listener.getsockname()[1] != taken_port:
                 return listener
@@ -262,6 +268,13 @@ def _listen(address: str, taken_port: int) -> socket.socket:
             listener.close()
             raise
         listener.close()
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.IPv4Address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def _write_private(path: Path, text: str) -> None:
