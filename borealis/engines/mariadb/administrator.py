@@ -14,7 +14,6 @@ import secrets
 from pathlib import Path
 from typing import NamedTuple
 
-from borealis.engines.base import EngineError
 from borealis.engines.mariadb.grants import ADMIN_PREFIX, administrator_sql
 from borealis.engines.mariadb.ownedfiles import write_owned
 from borealis.engines.mariadb.passwords import native_verifier
@@ -39,12 +38,11 @@ class Administrator(NamedTuple):
 
     @classmethod
     def load(cls, data_dir: Path) -> Administrator | None:
-        """The one of this instance; None when there is none, or its file is damaged."""
+        """The one of this instance; None when there is none that can be read."""
         try:
             kept = json.loads((data_dir / ADMINISTRATOR_FILE).read_bytes())
-            if kept["version"] != _VERSION:
-                raise EngineError(f"{ADMINISTRATOR_FILE} has format {kept['version']}, expected {_VERSION}")
-            return cls(str(kept["user"]), str(kept["password"]))
+            known = kept["version"] == _VERSION
+            return cls(str(kept["user"]), str(kept["password"])) if known else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

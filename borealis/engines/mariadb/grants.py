@@ -121,7 +121,8 @@ def customer_databases() -> Iterator[str]:
 
     By length in bytes: shorter, and longer. Of any length, by a first character that is another one. And of
     the same length with one different character, counted from the end, so that names like `my_db` can be
-    granted without escapes. """
+    granted without escapes.
+    """
     name, size = SYSTEM_DATABASE, len(SYSTEM_DATABASE)
     yield from ("_" * length for length in range(1, size))
     yield "_" * (size + 1) + "%"
