@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from borealis.control import steps
-from borealis.control.actions import Action, BringUp, MakeImage, Sweep
+from borealis.control.actions import Action, BringUp, CreateVolume, MakeImage, Sweep
 from borealis.control.context import ControlContext
-from borealis.control.events import InstanceEvent, instance_event
+from borealis.control.events import ClusterEvent, InstanceEvent, cluster_event, instance_event
 from borealis.control.look import look
 from borealis.control.planner import plan
 from borealis.control.records import Cluster, CustomEndpoint, Instance
@@ -190,6 +190,18 @@ class ClusterLoop:
         self._not_before[action.key] = asyncio.get_running_loop().time() + pause
         if isinstance(action, BringUp) and tries == FAILED_AFTER_TRIES:
             await self._mark_failed(action.instance, str(error))
+        if isinstance(action, CreateVolume) and tries == FAILED_AFTER_TRIES:
+            await self._say_why(str(error))
+
+    async def _say_why(self, reason: str) -> None:
+        """The cluster is still being created, and will be: but whoever waits for it should know."""
+        cluster = self._context.store.cluster(self._key)
+        if cluster is None:
+            return
+        with contextlib.suppress(BorealisError):
+            waiting = cluster.but(status_reason=reason)
+            event = cluster_event(ClusterEvent.NOT_CREATED, waiting, reason=f"It is tried again. {reason}")
+            await self._context.store.commit([Put(waiting), event])
 
     async def _mark_failed(self, key: str, reason: str) -> None:
         instance = self._context.store.instance(key)

@@ -326,7 +326,8 @@ class Store:
             stored = [self._write_op(db, op) for op in batch]
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # on a full disk SQLite has rolled back by itself
+                db.execute("ROLLBACK")
             raise
         return stored
 
@@ -354,7 +355,8 @@ class Store:
             first = self._next(db, counter, count)
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # on a full disk SQLite has rolled back by itself
+                db.execute("ROLLBACK")
             raise
         return first
 

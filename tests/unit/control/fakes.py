@@ -88,6 +88,8 @@ class World:
         self.terms_used: set[tuple[str, int]] = set()
         self.servers: dict[tuple[str, int], str] = {}
         self.flaky = 0.0
+        self.refusals: dict[str, BorealisError] = {}
+        """What a port's method raises instead of doing its work, by its name."""
         self.tasks: set[asyncio.Task[None]] = set()
         self.log: list[str] = []
 
@@ -225,10 +227,15 @@ class Ports:
         if self.world.epoch != self.epoch:
             raise asyncio.CancelledError
 
+    def _refuse(self, method: str) -> None:
+        if method in self.world.refusals:
+            raise self.world.refusals[method]
+
     # instances
 
     async def prepare(self, plan: InstancePlan) -> None:
         await self._step(0.3)
+        self._refuse("prepare")
         if plan.incarnation in self.world.lives and self.world.lives[plan.incarnation].engine_ran:
             raise Broken(f"{plan.incarnation} is prepared again after its engine ran")
         if plan.image.name not in self.world.volumes[plan.volume].images:
@@ -244,6 +251,7 @@ class Ports:
 
     async def start(self, plan: InstancePlan) -> None:
         await self._step()
+        self._refuse("start")
         life = self.world.lives[plan.incarnation]
         life.driver = True
         await self._step()
@@ -354,6 +362,7 @@ class Ports:
 
     async def create(self, cluster: Cluster) -> CreatedVolume:
         await self._step(0.5)
+        self._refuse("create")
         volume = cluster.volume.id
         if volume in self.world.volumes:
             raise Broken(f"volume {volume} is created twice")
@@ -420,6 +429,7 @@ class Ports:
 
     async def allocate(self, port: int, in_use: set[str]) -> str:
         await self._step()
+        self._refuse("allocate")
         return next(a for a in (f"127.9.9.{n}" for n in range(1, 255)) if a not in in_use)
 
     async def apply(self, plan: EndpointPlan) -> None:

@@ -126,6 +126,21 @@ async def test_only_one_owner(store: Store, tmp_path: Path) -> None:
         await Store.open(tmp_path / "control.sqlite")
 
 
+async def test_full_disk_is_named_and_changes_nothing(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "control.sqlite")
+    await store.commit([Put(make_cluster("kept"))])
+    await store._run(lambda: store._connection().execute("PRAGMA max_page_count = 1").fetchall())
+    with pytest.raises(StoreError, match=r"database or disk is full. Check disk space"):
+        await store.commit([Put(make_cluster(f"more-{n}").but(status_reason="y" * 3000)) for n in range(50)])
+    assert [c.identifier for c in store.clusters()] == ["kept"]
+    await store._run(lambda: store._connection().execute("PRAGMA max_page_count = 100000").fetchall())
+    await store.commit([Put(make_cluster("more"))])
+    await store.close()
+    again = await Store.open(tmp_path / "control.sqlite")
+    assert [c.identifier for c in again.clusters()] == ["kept", "more"]
+    await again.close()
+
+
 async def test_watchers_see_commits_in_order(store: Store) -> None:
     seen: list[str] = []
     stop = store.watch(lambda ops: seen.extend(type(op).__name__ for op in ops))
