@@ -54,7 +54,7 @@ async def test_readers_see_what_the_writer_commits(cluster: MiniCluster) -> None
         assert status["role"] == "reader"
         assert status["term"] == (await cluster.status(writer))["term"]
         with pytest.raises(cluster.edition.Error) as refused:
-            reader.sql("DELETE FROM ledger")
+            reader.target.sql("DELETE FROM ledger")
         assert cluster.edition.refused_as_read_only(refused.value)
 
 
