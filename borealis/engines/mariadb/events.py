@@ -57,18 +57,17 @@ class EventWatch:
         self._link = link
         self.task: asyncio.Task[None] | None = None
 
-    def look(self) -> None:
-        """Look now, unless the last look is not over: its commit may be waiting for the quorum."""
-        if self.task is None or self.task.done():
-            self.task = asyncio.get_running_loop().create_task(self._look(), name="event-watch")
+    async def look(self, connection: Connection) -> None:
+        """Look now. A list that is out of date is written beside this: its commit may have to wait for the
+        quorum. Raises MySQLError."""
+        ((changed, gone),) = await connection.rows(_LOOK)
+        if (changed or gone) and (self.task is None or self.task.done()):
+            self.task = asyncio.get_running_loop().create_task(self._keep(), name="event-watch")
 
-    async def _look(self) -> None:
+    async def _keep(self) -> None:
         try:
-            async with self._link.own() as connection:
-                ((changed, gone),) = await connection.rows(_LOOK)
-                if changed or gone:
-                    async with connection.logged():
-                        for statement in _KEEP:
-                            await connection.rows(statement)
-        except (EngineError, MySQLError, OSError) as error:
-            log.warning("the list of disabled events is not up to date: %s", words(error))
+            async with self._link.own() as connection, connection.logged():
+                for statement in _KEEP:
+                    await connection.rows(statement)
+        except EngineError as error:
+            log.warning("the list of disabled events is not up to date: %s", error)

@@ -37,7 +37,7 @@ from borealis.engines.mariadb.history import LogPoint, TimelineHistory
 from borealis.engines.mariadb.image import note_position
 from borealis.engines.mariadb.passwords import is_verifier
 from borealis.engines.mariadb.positions import positions_for
-from borealis.engines.mariadb.sessionlink import AdminLink, Connection, words
+from borealis.engines.mariadb.sessionlink import AdminLink, Connection, error_number, words
 from borealis.engines.mariadb.settings import PID_FILE, PROMISED, event_scheduler, socket_path
 from borealis.engines.topology import write_topology
 from borealis.logs import get_logger
@@ -49,6 +49,9 @@ POLL_SECONDS = 0.001
 CONFLICT_SECONDS = 0.3
 """How long replay may stand still in `wait_replayed` before what customers do on this reader is ended."""
 
+LOCKED = 1205
+_TRY_LOCK = "SET STATEMENT lock_wait_timeout = 0 FOR DELETE FROM mysql.borealis_canary WHERE id = 0"
+"""Changes nothing and is not logged, but needs what every change needs."""
 _POSITION = "SELECT @@GLOBAL.read_only, @@GLOBAL.gtid_slave_pos"
 _CUSTOMERS = (
     "FROM information_schema.PROCESSLIST"
@@ -79,10 +82,10 @@ class MariadbSession(EngineSession):
             async with asyncio.timeout(timeout), self._link.own(timeout) as connection:
                 ((read_only, applied, customers),) = await connection.rows(_PROBE)
                 replica = await connection.named("SHOW SLAVE STATUS") if read_only else None
+                if not read_only:
+                    await self._events.look(connection)
         except (EngineError, TimeoutError) as error:
             return EngineState(up=False, error=words(error))
-        if not read_only:
-            self._events.look()
         return self._state(
             bool(read_only),
             applied,
@@ -244,11 +247,21 @@ class MariadbSession(EngineSession):
     async def wait_writable(self, timeout: float = 10.0) -> None:
         try:
             async with asyncio.timeout(timeout), self._link.kept() as connection:
+                await self._end_locks(connection)
                 await events.enable(connection)
                 await connection.rows("SET GLOBAL read_only = 0")
                 await connection.rows(f"SET GLOBAL event_scheduler = {event_scheduler(self._settings)}")
         except TimeoutError:
             raise EngineTimeout(f"{self._name} did not become a writer in {timeout:g} s") from None
+
+    async def _end_locks(self, connection: Connection) -> None:
+        """A reader's customer may hold a lock on everything, as backups do: a writer cannot live with it."""
+        try:
+            await connection.rows(_TRY_LOCK)
+        except MySQLError as error:
+            if error_number(error) != LOCKED:
+                raise
+            await self._end_customers(connection)
 
     async def canary(self) -> int:
         async with self._link.kept() as connection, connection.logged():

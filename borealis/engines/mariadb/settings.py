@@ -89,6 +89,7 @@ _HOUSE: Mapping[str, str] = MappingProxyType(
         "default_storage_engine": "InnoDB",
         # The volume library makes a sync of these files a no-op, so writes need not wait for a disk either.
         "innodb_flush_method": "fsync",
+        "innodb_log_file_buffering": "ON",
         "innodb_fast_shutdown": "1",
         "lower_case_table_names": "0",
         "core_file": "0",
@@ -132,6 +133,8 @@ _DEFAULTS: Mapping[str, str] = MappingProxyType(
         "sql_mode": "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_AUTO_CREATE_USER",
         "max_allowed_packet": str(64 * MIB),
         "local_infile": "ON",
+        # Safe, because the log holds rows.
+        "innodb_autoinc_lock_mode": "2",
         # Whoever may create routines and triggers may: rows are in the log, not what made them.
         "log_bin_trust_function_creators": "ON",
         "binlog_expire_logs_seconds": "3600",

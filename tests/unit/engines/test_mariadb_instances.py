@@ -13,6 +13,7 @@ import pytest
 
 from borealis.engines.base import Command, EngineError, EngineTimeout, EngineUnavailable, UnsafeSettings
 from borealis.engines.mariadb.passwords import native_verifier
+from borealis.engines.mariadb.plugin import plugin_settings
 from borealis.engines.mariadb.settings import PID_FILE
 
 from .mariadb_real import MASTER, PASSWORD, Served, Workshop, seeded_feed, visible
@@ -162,6 +163,20 @@ async def test_customers_in_the_way_of_replay_are_ended(mariadb: Workshop) -> No
             await reader.session.wait_replayed(feed.vdl + 1, 0.2)
 
 
+async def test_a_backups_lock_does_not_hold_up_a_promotion(mariadb: Workshop) -> None:
+    async with Served(mariadb, "one", seeded_feed(mariadb)) as served:
+        with served.instance.connect() as backup:
+            backup.ask("FLUSH TABLES WITH READ LOCK")
+            await served.promote()
+            await served.session.canary()
+            with pytest.raises(pymysql.OperationalError):
+                backup.ask("SELECT 1")
+        async with Served(mariadb, "two", seeded_feed(mariadb)) as other:
+            with other.instance.connect() as idle:
+                await other.promote()
+                assert idle.ask("SELECT 1") == [(1,)]
+
+
 async def test_settings_that_durability_hangs_on_are_checked(mariadb: Workshop) -> None:
     settings = mariadb.settings("loose")
     original = mariadb.engine.start_command
@@ -186,6 +201,8 @@ async def test_a_users_parameters_arrive(mariadb: Workshop) -> None:
         with served.instance.connect() as customer:
             assert customer.ask("SELECT @@long_query_time, @@sql_mode LIKE '%ANSI%'") == [(7, 1)]
             assert customer.ask("SELECT @@max_connections, @@character_set_server") == [(50, "utf8mb4")]
+            if plugin_settings("one", "10.11"):
+                assert customer.ask("SELECT @@aurora_server_id, @@innodb_read_only") == [("one", 1)]
         assert "aurora_parallel_query" in served.instance.log_text
 
 
