@@ -117,11 +117,13 @@ class SegmentGossip:
     async def _take(self, connection: NodeConnection, plan: GossipPlan) -> None:
         """Applies a plan and fetches its bytes, one piece at a time."""
 
-        def adopt(actor: SegmentActor) -> Lsn:
+        def adopt(actor: SegmentActor) -> Lsn | None:
+            if not _has_room_for_state(actor):
+                return None
             actor.apply(actor.core.gossip_adopt(plan))
             return actor.core.end
 
-        first = end = await asyncio.wrap_future(self._actor.call(adopt))
+        first = end = _stored(await asyncio.wrap_future(self._actor.call(adopt)))
         while (piece := plan.next_piece(end, PIECE_BYTES)) is not None:
             reply = await connection.request(Read(*piece, 0, plan.log_term), timeout=ASK_SECONDS_MAX)
             reached = await self._append(plan, cast(Data, reply))
@@ -132,14 +134,14 @@ class SegmentGossip:
             log.info("volume %s: took [%d, %d) from node %s", self._actor.volume, first, end, connection.node)
 
     async def _append(self, plan: GossipPlan, data: Data) -> Lsn:
-        def append(actor: SegmentActor) -> Lsn:
-            journal = actor.journal
-            if journal is None or not journal.files.has_room(len(data.data)):
-                raise StorageFull("no room for what gossip has brought")
+        def append(actor: SegmentActor) -> Lsn | None:
+            # An error here would close the files. They are well: they only take no more now.
+            if actor.journal is None or not actor.journal.files.has_room(len(data.data)):
+                return None
             actor.apply(actor.core.gossip_append(plan, data))
             return actor.core.end
 
-        return await asyncio.wrap_future(self._actor.call(append))
+        return _stored(await asyncio.wrap_future(self._actor.call(append)))
 
     async def _repair(self, connection: NodeConnection, peer: StatusReply) -> None:
         """Fetches what is damaged here and whole on the peer."""
@@ -152,6 +154,18 @@ class SegmentGossip:
             data = cast(Data, await connection.request(request, timeout=ASK_SECONDS_MAX))
             if data.data and data.log_term == peer.history.newest_term:
                 await asyncio.wrap_future(self._actor.call(_repair_with(peer, data)))
+
+
+def _has_room_for_state(actor: SegmentActor) -> bool:
+    journal = actor.journal
+    return journal is not None and journal.has_room_for_state()
+
+
+def _stored(end: Lsn | None) -> Lsn:
+    """Raises StorageFull when nothing was stored for want of room."""
+    if end is None:
+        raise StorageFull("no room for what gossip has brought")
+    return end
 
 
 def _pieces(ranges: Iterable[tuple[Lsn, Lsn]]) -> Iterable[tuple[Lsn, Lsn]]:

@@ -76,9 +76,13 @@ class SegmentJournal:
             case Append():
                 return not message.data or self.files.has_room(len(message.data))
             case Vote() | NewTerm() | Trim():
-                return self.files.has_room_for_state(len(self.files.meta) + HISTORY_BYTES_SPARE)
+                return self.has_room_for_state()
             case _:
                 return True
+
+    def has_room_for_state(self) -> bool:
+        """Whether a change of promises, history or base fits on the disk. May wait as `has_room` does."""
+        return self.files.has_room_for_state(len(self.files.meta) + HISTORY_BYTES_SPARE)
 
     def add(self, step: Step[Any]) -> list[DataRecord]:
         """Adds a step's records to the files, not yet written; returns those that lengthened the log.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,36 @@ async def test_damage_is_repaired_from_a_peer(tmp_path: Path) -> None:
 
 def _holds(path: Path, lsn: int) -> bool:
     return log_bytes(lsn, lsn + 100) in path.read_bytes()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+async def test_a_full_disk_stops_gossip_and_nothing_else(tmp_path: Path) -> None:
+    small = tmp_path / "n2"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        async with running_nodes(tmp_path, "n1", "n2") as (one, two):
+            first, _ = await Writer.create(one), await Writer.create(two)
+            connection = await two.connect()
+            await first.write_log(20 * MIB)
+            first.commit(20 * MIB)
+
+            async def refused() -> bool:
+                return "cannot prepare the next log file" in two.log.read_text()
+
+            await until(refused)
+            end = (await two.status()).end
+            assert 2 * MIB < end < 20 * MIB
+            assert await two.read(0, end) == log_bytes(0, end)
+            assert not connection.closed.is_set(), "the segment was closed and opened again"
+            assert "until the log is read again" not in two.log.read_text()
+            subprocess.run(["mount", "-o", "remount,size=60m", str(small)], check=True)
+            await until(lambda: _has(two, 20 * MIB))
+            assert not connection.closed.is_set()
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 async def test_a_durable_new_history_is_learned_and_a_dead_end_is_cut(tmp_path: Path) -> None:
