@@ -34,7 +34,8 @@ LOOK_BYTES: Final = 2048
 _FLAGS_OFFSET: Final = 17
 _FILE_START_BYTES: Final = len(MAGIC) + HEADER_BYTES
 _HEADER: Final = struct.Struct("<IBIIIH")
-_TYPE_AND_LENGTH: Final = struct.Struct("<4xB4xI")
+TYPE_AND_LENGTH: Final = struct.Struct("<4xB4xI")
+"""Of an event, from its header."""
 _GTID: Final = struct.Struct("<QIB")
 _QUERY: Final = struct.Struct("<IIBHH")
 _STANDALONE: Final = 0x1
@@ -244,11 +245,31 @@ def _plain_bytes(view: memoryview, at: int) -> int:
     mostly. A short cut; the first one that is not plain, or not whole, is looked at in full."""
     start, end = at, len(view) - HEADER_BYTES
     while at <= end:
-        kind, length = _TYPE_AND_LENGTH.unpack_from(view, at)
+        kind, length = TYPE_AND_LENGTH.unpack_from(view, at)
         if kind in _MATTERS_IN_TRANSACTION or length < HEADER_BYTES or at + length > len(view):
             break
         at += length
     return at - start
+
+
+def _whole_transaction(view: memoryview, at: int) -> tuple[int, Gtid] | None:
+    """Length and id of the group at this offset, if it lies here as a whole and is a transaction of rows that
+    ends with XID: most are. Another short cut."""
+    if len(view) - at < HEADER_BYTES + _GTID.size or view[at] == MAGIC[0]:
+        return None
+    kind, length = TYPE_AND_LENGTH.unpack_from(view, at)
+    sequence, domain, flags = _GTID.unpack_from(view, at + HEADER_BYTES)
+    if kind != EventType.GTID or length < HEADER_BYTES + _GTID.size or flags & _STANDALONE:
+        return None
+    last = at + length
+    last += _plain_bytes(view, last)
+    if len(view) - last < HEADER_BYTES:
+        return None
+    kind, length = TYPE_AND_LENGTH.unpack_from(view, last)
+    if kind != EventType.XID or length < HEADER_BYTES or last + length > len(view):
+        return None
+    server = int.from_bytes(view[at + 5 : at + 9], "little")
+    return last + length - at, Gtid(domain, server, sequence)
 
 
 class UnitKind(Enum):
@@ -311,6 +332,14 @@ class UnitReader:
         view = memoryview(data)
         at = 0
         while at < len(view):
+            if not self._left and self._state is GroupState.NONE:
+                whole = _whole_transaction(view, at)
+                if whole is not None:
+                    start = self._at
+                    at += whole[0]
+                    self._at = self._settled = start + whole[0]
+                    yield Unit(UnitKind.GROUP, start, self._at, whole[1], EventType.GTID)
+                    continue
             if self._left:
                 taken = min(self._left, len(view) - at)
                 self._left -= taken

@@ -206,6 +206,9 @@ class MariadbReaderServer(ReaderServer):
         finally:
             self._fetch = None
 
+    async def _read(self, start: int, end: int) -> bytes:
+        return await self._feed.read(start, end)
+
     async def _read_patiently(self, start: int, end: int) -> bytes:
         """The log, or nothing after a pause."""
         try:
@@ -228,7 +231,7 @@ class MariadbReaderServer(ReaderServer):
             return
         self._accepted += 1
         conversation = ReplicaConversation(self._served, self._accepted)
-        connection = Connection(conversation, accepted, self._feed.read, self._on_talk, self._forget)
+        connection = Connection(conversation, accepted, self._read, self._on_talk, self._forget)
         self._connections.add(connection)
         connection.flush()
 

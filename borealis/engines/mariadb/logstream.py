@@ -7,13 +7,21 @@ piece. It reads nothing above the limit of the `LogIndex`, and keeps no more tha
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from typing import Final
 
 from borealis.engines.base import LogFeed, Lsn
 from borealis.engines.mariadb import dumpevents as made
 from borealis.engines.mariadb import protocol as p
-from borealis.engines.mariadb.binlog import HEADER_BYTES, MAGIC, EventType, begins_file, parse_gtid
+from borealis.engines.mariadb.binlog import (
+    HEADER_BYTES,
+    MAGIC,
+    TYPE_AND_LENGTH,
+    EventType,
+    begins_file,
+    parse_gtid,
+)
 from borealis.engines.mariadb.gtid import DOMAIN, Gtid
 from borealis.engines.mariadb.history import LogPoint
 from borealis.engines.mariadb.logindex import LogIndex
@@ -36,6 +44,9 @@ _LEFT_OUT: Final = frozenset(
         EventType.HEARTBEAT,
     )
 )
+_NOT_PLAIN: Final = _LEFT_OUT | {EventType.FORMAT_DESCRIPTION}
+_PACKET: Final = struct.Struct("<IB")
+"""Before a small event: length and number of the packet, and the byte that says that it is an event."""
 
 
 class Diverged(Exception):
@@ -147,8 +158,10 @@ class LogStream:
         if self._at in self._index.torn:
             self._jump(self._index.torn[self._at])
         view, at, out = memoryview(self._held), 0, bytearray()
-        while len(view) - at >= HEADER_BYTES:
-            if self._index.torn and self._at + at in self._index.torn:
+        while True:
+            if self._after is None:
+                at = self._pack_plain(view, at, out)
+            if len(view) - at < HEADER_BYTES or self._at + at in self._index.torn:
                 break
             if view[at] == MAGIC[0] and bytes(view[at : at + len(MAGIC)]) == MAGIC:
                 if len(view) - at < _FILE_START_BYTES:
@@ -173,6 +186,24 @@ class LogStream:
         self._at += at
         self._held = self._held[at:]
         return bytes(out)
+
+    def _pack_plain(self, view: memoryview, at: int, out: bytearray) -> int:
+        """Packets for the events from this offset on, up to the first one that needs a closer look; its
+        offset. Most events go this way, so it is kept quick."""
+        sequence, torn, last = self._sequence, self._index.torn, len(view) - HEADER_BYTES
+        while at <= last:
+            kind, length = TYPE_AND_LENGTH.unpack_from(view, at)
+            end = at + length
+            if kind in _NOT_PLAIN or length > LARGE_BYTES or end > len(view) or view[at] == MAGIC[0]:
+                break
+            if torn and self._at + at in torn:
+                break
+            out += _PACKET.pack((length + 1) | (sequence & 0xFF) << 24, 0)
+            out += view[at:end]
+            sequence += 1
+            at = end
+        self._sequence = sequence
+        return at
 
     def _append_event(self, out: bytearray, event: memoryview) -> None:
         if event[4] == EventType.FORMAT_DESCRIPTION:

@@ -153,7 +153,8 @@ class PositionMap:
 
     def add(self, gtid: Gtid, end: Lsn) -> None:
         """The next group. Groups of other domains, and numbers that do not rise, are not taken in."""
-        if gtid.domain != DOMAIN or gtid.sequence <= self.newest.sequence:
+        known = self._hot.sequences
+        if gtid.domain != DOMAIN or gtid.sequence <= (known[-1] if known else self._origin.sequence):
             return
         self._hot.add(gtid.sequence, end, gtid.server_id)
         if len(self._hot) >= 2 * HOT_GROUPS:
