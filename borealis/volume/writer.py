@@ -413,13 +413,15 @@ class Writer:
         for action in deferred:
             if not self._over:
                 action()
+        before = self._log.position
         self._pump()
         if self._over:
             return
         self._say_commit()
         self._settle_lease()
-        # A log that it could not follow is looked at here until the next event.
-        if done.stop is not Stop.LOG:
+        # What it could not take, and nobody can yet, is looked at here until the next event.
+        stuck = done.stop is Stop.FILE and self._log.position == before
+        if done.stop is not Stop.LOG and not stuck:
             self._hand_over()
 
     def _adopt(self, done: ShipDone) -> None:

@@ -3,6 +3,7 @@ code."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 from pathlib import Path
@@ -15,6 +16,7 @@ from borealis.engines.mariadb.binlog import EventType
 from borealis.engines.mariadb.binlogfiles import OFFSET_BITS, BinlogFiles, file_name
 from borealis.volume.device import LogDevice
 from borealis.volume.enginelog import EngineLog, LogFileError
+from borealis.volume.shiploop import ShipLoop
 from tests.unit.engines.binlogs import FakeBinlog, event
 
 from .test_shiploop import Bench, bench, loops, until
@@ -140,6 +142,55 @@ async def test_part_of_a_group_releases_nothing(tmp_path: Path) -> None:
                     assert b.device.released_seq < part
             await b.released(b.engine.write())
             assert b.writer.vdl == b.engine.end
+        await shipped(b)
+
+
+async def test_pieces_across_the_end_of_the_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a ring so small that most groups meet its end, whole or in parts."""
+    monkeypatch.setattr("borealis.volume.writer.RING_BYTES", 1 << 16)
+    monkeypatch.setattr("borealis.volume.writer.UNACKNOWLEDGED_BYTES_MAX", 1 << 14)
+    monkeypatch.setattr("borealis.volume.enginelog.READ_BYTES", 1 << 13)
+    async with binlog_bench(tmp_path) as b:
+        rng = random.Random(9)
+        for number in range(150):
+            before = b.engine.at
+            b.engine.add(*(rng.choice([3, 200, 7000, 30_000]) for _ in range(rng.randrange(1, 4))))
+            if number % 3 == 0:
+                b.engine.write(before + rng.randrange(len(b.engine.binlog.data) - before))
+                await asyncio.sleep(0)
+            await b.released(b.engine.write())
+        await shipped(b)
+
+
+async def test_waiting_for_the_rest_of_a_group_at_the_end_of_the_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither way can go on then, and they do not hand the work to and fro."""
+    ring = 1 << 16
+    monkeypatch.setattr("borealis.volume.writer.RING_BYTES", ring)
+    starts = 0
+    start = ShipLoop.start
+
+    def counted(loop: ShipLoop, work: Any) -> None:
+        nonlocal starts
+        starts += 1
+        start(loop, work)
+
+    monkeypatch.setattr(ShipLoop, "start", counted)
+    async with binlog_bench(tmp_path) as b:
+        overhead = 42 + 23 + 31  # GTID, rows and XID events, without the rows
+        b.engine.add((ring - 10 - b.engine.end - overhead) % ring)
+        assert b.engine.end % ring == ring - 10
+        await b.released(b.engine.write())
+        begin, before = b.engine.at, starts
+        b.engine.add(5000)
+        part = b.engine.write(begin + 3000)
+        for _ in range(4):
+            beat = b.device.heartbeat_ns
+            await until(lambda beat=beat: b.device.heartbeat_ns > beat)  # type: ignore[misc]
+        assert b.device.released_seq < part
+        assert starts - before < 30
+        await b.released(b.engine.write())
         await shipped(b)
 
 
