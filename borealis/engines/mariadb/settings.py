@@ -202,7 +202,8 @@ def _by_size(settings: InstanceSettings) -> dict[str, str]:
     return {
         "max_connections": str(connections),
         "innodb_buffer_pool_size": str(buffer_pool_bytes(memory, _machine_memory()) // MIB * MIB),
-        "innodb_log_file_size": str(min(max(memory // 16, 96 * MIB), GIB) // MIB * MIB),
+        # Part of every image, as large as it is.
+        "innodb_log_file_size": str(min(max(memory // 16, 96 * MIB), 256 * MIB) // MIB * MIB),
     }
 
 
