@@ -38,7 +38,7 @@ struct device_page {
 
     /* Offset 64. The log as written so far; by the library. */
     _Atomic uint64_t write_seq;     /* number of finished log writes; raised last */
-    _Atomic uint64_t written_lsn;   /* highest end of a log write on `timeline`, raw (whole pages) */
+    _Atomic uint64_t written_lsn;   /* highest end of a log write on `timeline`, raw (whole pages); binlog: see logfiles.h */
     _Atomic uint32_t timeline;      /* timeline of that write; never goes down */
     uint32_t pad1;
     _Atomic uint64_t written_bytes; /* sum of the lengths of all log writes */

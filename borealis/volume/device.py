@@ -22,7 +22,8 @@ outlives a crash.
         24 u32   library     attached: how many times an engine attached
         28 u32   library     end_reason: 0 none, 1 fenced, 2 refused (see the engine's log)
         64 u64   library     write_seq: finished writes to log files; raised after the other fields of a write
-        72 u64   library     written_lsn: highest end of a write on `timeline`, in whole pages
+        72 u64   library     written_lsn: highest end of a write on `timeline`, in whole pages; of a binlog,
+                             number of the file << 40 | offset in it, on timeline 0
         80 u32   library     timeline: of the newest log write
         88 u64   library     written_bytes: sum of all log writes
         96 u64   library     noticed_bytes: written_bytes when the last notice was sent
