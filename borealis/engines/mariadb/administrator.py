@@ -1,8 +1,8 @@
 """The administrator's name and password on one instance.
 
-Owns `administrator.json` in the data directory, readable by the engine's user and root only: made when the
-instance is prepared, made anew when somebody has shut the administrator out. Its account is in `grants`.
-Never: a connection.
+Owns `administrator.json` and `start.sql` in the data directory, readable by the engine's user and root
+only: made when the instance is prepared, made anew when somebody has shut the administrator out. Its
+account is in `grants`. Never: a connection.
 
 FORMAT (administrator.json, version 1): {"version": 1, "user": text, "password": text}
 """
@@ -19,6 +19,7 @@ from borealis.engines.mariadb.ownedfiles import write_owned
 from borealis.engines.mariadb.passwords import native_verifier
 
 ADMINISTRATOR_FILE = "administrator.json"
+START_FILE = "start.sql"
 _VERSION = 1
 
 
@@ -47,8 +48,11 @@ class Administrator(NamedTuple):
             return None
 
     def save(self, data_dir: Path) -> None:
-        """Replace the file. Raises OSError."""
+        """Replace the file, and what the server runs before it answers anybody (`START_FILE`), which holds
+        the password's hash only. Raises OSError."""
         content = {"version": _VERSION, "user": self.user, "password": self.password}
+        start = ("SET sql_log_bin = 0", *self.sql())
+        write_owned(data_dir / START_FILE, "".join(f"{statement};\n" for statement in start))
         write_owned(data_dir / ADMINISTRATOR_FILE, json.dumps(content))
 
     def sql(self) -> list[str]:

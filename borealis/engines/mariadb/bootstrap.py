@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 from borealis.engines.base import BootstrapSpec, EngineError, EngineVersion, RunAs, VolumeSeed
+from borealis.engines.mariadb.administrator import START_FILE
 from borealis.engines.mariadb.binlog import HEADER_BYTES, MAGIC, EventHeader, is_intact, without_in_use
 from borealis.engines.mariadb.binlogfiles import file_name
 from borealis.engines.mariadb.discover import SERVER, SYSTEM_TABLES, share_dir
@@ -28,7 +29,7 @@ from borealis.engines.mariadb.history import LogPoint, TimelineHistory
 from borealis.engines.mariadb.image import remove_instance_files, write_image_file
 from borealis.engines.mariadb.ownedfiles import write_owned
 from borealis.engines.mariadb.passwords import is_verifier
-from borealis.engines.mariadb.settings import INIT_FILE, PROMISED
+from borealis.engines.mariadb.settings import PROMISED
 from borealis.engines.programs import run_program
 
 START_LSN = 4096
@@ -100,12 +101,12 @@ def _own_sql(spec: BootstrapSpec) -> str:
 
 def _first_event(command: list[str], directory: Path, user: RunAs | None) -> bytes:
     """The format description of the logs that this server writes, from one that it has begun."""
-    write_owned(directory / INIT_FILE, "SHUTDOWN;\n")
+    write_owned(directory / START_FILE, "SHUTDOWN;\n")
     names = ("log_bin", "binlog_checksum", "encrypt_binlog")
     promised = {**PROMISED, "log_bin": file_name(1).partition(".")[0]}
     log_options = [f"--{name.replace('_', '-')}={promised[name]}" for name in names]
     quiet = ["--skip-networking", "--socket=bootstrap.sock", "--pid-file=bootstrap.pid", "--server-id=1"]
-    run_program([*command, *quiet, *log_options, f"--init-file={directory / INIT_FILE}"], user)
+    run_program([*command, *quiet, *log_options, f"--init-file={directory / START_FILE}"], user)
     data = (directory / file_name(1)).read_bytes()[len(MAGIC) :]
     event = data[: EventHeader.parse(data).length] if len(data) >= HEADER_BYTES else b""
     if not event or not is_intact(event):

@@ -16,11 +16,11 @@ import shutil
 from pathlib import Path
 
 from borealis.engines.base import EngineError
-from borealis.engines.mariadb.administrator import ADMINISTRATOR_FILE
+from borealis.engines.mariadb.administrator import ADMINISTRATOR_FILE, START_FILE
 from borealis.engines.mariadb.binlogfiles import BASENAME
 from borealis.engines.mariadb.history import LogPoint
 from borealis.engines.mariadb.ownedfiles import write_owned
-from borealis.engines.mariadb.settings import CONFIG_FILE, INIT_FILE, PID_FILE, TEMPORARY_DIR
+from borealis.engines.mariadb.settings import CONFIG_FILE, PID_FILE, TEMPORARY_DIR
 from borealis.engines.topology import TOPOLOGY_FILE
 
 IMAGE_FILE = "borealis-image.json"
@@ -28,7 +28,7 @@ _INSTANCE_FILES = frozenset(
     {
         ADMINISTRATOR_FILE,
         CONFIG_FILE,
-        INIT_FILE,
+        START_FILE,
         PID_FILE,
         TOPOLOGY_FILE,
         "master.info",

@@ -35,7 +35,6 @@ def prepare(version: EngineVersion, data_dir: Path, settings: InstanceSettings) 
     tunable |= plugin_settings(settings.instance_id, version.version, *beside)
     administrator = Administrator.load(data_dir) or Administrator.make()
     administrator.save(data_dir)
-    write_owned(data_dir / my.INIT_FILE, _start_sql(administrator))
     write_owned(data_dir / my.CONFIG_FILE, my.render_conf(tunable))
     for directory in (data_dir / my.TEMPORARY_DIR, settings.upstream_dir):
         if not directory.is_dir():
@@ -44,11 +43,6 @@ def prepare(version: EngineVersion, data_dir: Path, settings: InstanceSettings) 
     write_owned(settings.upstream_dir / ATTACHED_NAME, point.to_text())
     (data_dir / my.PID_FILE).unlink(missing_ok=True)
     data_dir.chmod(0o700)
-
-
-def _start_sql(administrator: Administrator) -> str:
-    """What the server runs before it answers anybody; nothing of it is logged."""
-    return "".join(f"{statement};\n" for statement in ("SET sql_log_bin = 0", *administrator.sql()))
 
 
 def start_command(version: EngineVersion, data_dir: Path, settings: InstanceSettings) -> Command:

@@ -14,13 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from borealis.engines.base import EngineError, InstanceSettings
+from borealis.engines.mariadb.administrator import START_FILE
 from borealis.engines.mariadb.binlogfiles import BASENAME
 
 MIB = 1 << 20
 GIB = 1 << 30
 PID_FILE = "engine.pid"
 CONFIG_FILE = "my.cnf"
-INIT_FILE = "start.sql"
 TEMPORARY_DIR = ".tmp"
 LEAST_CONNECTIONS = 90
 MOST_CONNECTIONS = 16_000
@@ -158,7 +158,7 @@ def locked_settings(data_dir: Path, share: Path, settings: InstanceSettings) -> 
             "lc_messages_dir": str(share),
             "tmpdir": str(data_dir / TEMPORARY_DIR),
             "slave_load_tmpdir": str(data_dir / TEMPORARY_DIR),
-            "init_file": str(data_dir / INIT_FILE),
+            "init_file": str(data_dir / START_FILE),
             "socket": str(socket_path(settings)),
             "bind_address": settings.listen_address,
             "port": str(settings.port),
