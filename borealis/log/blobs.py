@@ -1,8 +1,6 @@
-"""The wire messages of blobs: named files next to a segment's log, such as the images that instances start
-from.
+"""The wire messages of blobs: named files next to a segment's log, such as images that instances start from.
 
-Owns their byte format only (see `wire` for the whole of it); who may put or delete which blob is decided
-elsewhere.
+Owns their byte format only (the whole is in `wire`); who may put or delete one is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -19,8 +17,7 @@ _BLOB = struct.Struct(">H")
 
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
-    """A whole, verified blob on a segment: its size in bytes and the SHA-256 of its content in
-    hexadecimal."""
+    """A whole, verified blob on a segment: size in bytes, SHA-256 of its content in hexadecimal."""
 
     name: str
     size: int
@@ -40,8 +37,7 @@ def _join_blob(kind: Kind, head: dict[str, Any], data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class BlobPut:
-    """A piece of a blob at `offset`. `size` and `sha256` are those of the whole; `last` asks to verify and
-    publish."""
+    """A piece of a blob at `offset`. `size`, `sha256`: of the whole; `last` asks to verify and publish."""
 
     KIND: ClassVar[Kind] = Kind.BLOB_PUT
     name: str

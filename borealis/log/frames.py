@@ -70,8 +70,7 @@ class FrameReader:
         self._wanted = _HEAD.size
 
     def feed(self, data: Buffer) -> list[tuple[int, memoryview]]:
-        """The frames that `data` completes, as (kind, payload). Payloads are views of memory that nobody
-        changes.
+        """The frames that `data` completes, as (kind, payload); payloads are views that never change.
 
         Raises WireError on a frame with an impossible length; the stream is unusable after that.
         """

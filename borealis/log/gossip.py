@@ -5,23 +5,21 @@ and `gossip_append` apply it, the storage node does the talking.
 
 The rules, and why they are safe:
 
-1. *Bytes* may be taken from a peer from the own end on, up to the point where the two histories part, durable
-or not.
-   Up to there both histories name the same leaders, a leader writes a position once, so they are the same
-   bytes. They must be read under the same history that the plan was made with (READ's `log_term`), and
-   appended only if the own history is still the one of the plan: a history may change between the question
-   and the answer. Promises do not matter here: a byte that arrives by gossip is not an acknowledgement to any
-   leader.
+1. *Bytes* may be taken from a peer from the own end on, up to the point where the two histories part,
+   durable or not. Up to there both histories name the same leaders, and a leader writes a position once, so
+   they are the same bytes. They must be read under the same history that the plan was made with (READ's
+   `log_term`), and appended only if the own history is still the one of the plan: a history may change
+   between the question and the answer. Promises do not matter here: a byte that arrives by gossip is not an
+   acknowledgement to any leader.
 2. A *newer history* may be adopted from a peer only up to the term `t` of the peer's commit point, and only
-where the
-   own newest term is below `t`. Then a write quorum had term `t` on disk before any later candidate's votes,
-   so each later candidate's log contains it; whatever the own log has beyond the point where the histories
-   part was never acknowledged, and no later candidate chooses this segment's log. Adopting it promises `t` as
-   well: otherwise the leader of a term below `t` could still cut what was adopted.
+   where the own newest term is below `t`. Then a write quorum had term `t` on disk before any later
+   candidate's votes, so each later candidate's log contains it; whatever the own log has beyond the point
+   where the histories part was never acknowledged, and no later candidate chooses this segment's log.
+   Adopting it promises `t` as well: otherwise the leader of a term below `t` could still cut what was
+   adopted.
 3. A *commit point* may be learned when the own newest term is at least its term, clamped by the own history.
-4. Where the peer has trimmed the bytes that are wanted, the log may start anew at the peer's base: what lies
-below a
-   base is durable and not needed any more.
+4. Where the peer has trimmed the bytes that are wanted, the log may start anew at the peer's base: what
+   lies below a base is durable and not needed any more.
 """
 
 from __future__ import annotations
@@ -98,8 +96,7 @@ def gossip_plan(own: LogView, peer: LogView) -> GossipPlan | None:
 
 
 def repair_range(own: LogView, peer: LogView, start: Lsn, end: Lsn) -> tuple[Lsn, Lsn] | None:
-    """The part of the damaged range [start, end) of `own` that `peer` has the same bytes for, from `start`
-    on.
+    """The part, from `start` on, of the damaged range [start, end) of `own` that `peer` has whole.
 
     To be READ with `log_term` = the peer's newest term. None when the peer cannot help.
     """

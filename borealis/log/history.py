@@ -27,8 +27,7 @@ class Timeline(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TermHistory:
-    """Entries, oldest first. Invariants: terms rise strictly, starts never go down (HistoryError
-    otherwise)."""
+    """Entries, oldest first. Invariants (else HistoryError): terms rise strictly, starts never go down."""
 
     entries: tuple[TermEntry, ...] = ()
 
@@ -67,8 +66,7 @@ class TermHistory:
         return replace(self, entries=tuple(entry for entry in self.entries if entry.start <= end))
 
     def upto_term(self, term: int) -> TermHistory:
-        """The history as the leader of `term`, or the last one before it, made it: the entries up to
-        `term`."""
+        """The entries up to `term`: the history as its leader, or the last one before it, made it."""
         return replace(self, entries=tuple(entry for entry in self.entries if entry.term <= term))
 
     def last_term(self, end: Lsn) -> int:

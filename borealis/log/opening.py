@@ -5,16 +5,13 @@ replies in, messages out. It opens no connection, reads no clock (callers say wh
 timings), touches no engine, and takes no term: the two it uses come from the state store, unique and rising.
 
     PROBE    STATUS to all. Below a write quorum nothing more happens: a healthy writer that is only cut off
-    from the
-             candidate is not fenced by an opening that cannot succeed.
+             from the candidate is not fenced by an opening that cannot succeed.
     VOTE     the first term to all. A read quorum of promises: no older leader can reach a write quorum any
-    more, and
-             every acknowledged byte is on one of the logs in the answers. The highest (last term, end) is the
-             log.
+             more, and every acknowledged byte is on one of the logs in the answers. The highest (last term,
+             end) is the log.
     ADOPT    that log up to its end E, and the first term's entry at E, on a write quorum. Now E is durable.
     REPLAY   the caller's engine replays to E and says where its first record goes: S. Meanwhile the second
-    term is
-             voted for; the log must still be (first term, E), or somebody else has been here.
+             term is voted for; the log must still be (first term, E), or somebody else has been here.
     OPENING  the second term's entry at min(S, E), with padding up to S, on a write quorum.
     OPEN     the caller may acknowledge commits.
 
@@ -81,8 +78,7 @@ class VolumeOpener:
     def __init__(
         self, quorum: Quorum, first_term: int, second_term: int, writer: str, *, piece: int = PIECE_BYTES
     ) -> None:
-        """`writer` is unique among all candidates of the volume, for ever. `piece`: bytes copied at a
-        time."""
+        """`writer`: unique among all candidates of the volume, for ever. `piece`: bytes copied at once."""
         assert 0 < first_term < second_term
         self._quorum, self._writer, self._piece = quorum, writer, piece
         self.first_term, self.second_term = first_term, second_term
@@ -175,8 +171,7 @@ class VolumeOpener:
         )
 
     def take_outbox(self) -> Outbox:
-        """The messages to be sent now, in order per segment. Those to segments that are gone may be
-        dropped."""
+        """The messages to be sent now, in order per segment. Drop those to segments that are gone."""
         out, self._outbox[:] = list(self._outbox), []
         return out
 
@@ -204,8 +199,7 @@ class VolumeOpener:
             self._confirm(votes, now)
 
     def _rank(self, vote: wire.VoteReply) -> tuple[int, ...]:
-        """The order of logs. The longest is not the best: its end may be an older leader's, never
-        acknowledged."""
+        """The order of logs. The longest is not the best: an older leader's end may never have counted."""
         return vote.history.newest_term, vote.end
 
     def _extend(self, history: TermHistory, entry: TermEntry) -> TermHistory:

@@ -1,7 +1,6 @@
 """Quorum sets: how many segments must answer.
 
-Owns the arithmetic of quorums. It knows nothing of terms, of positions beyond comparing them, or of
-connections.
+Owns the arithmetic of quorums. It compares positions, and knows nothing of terms or of connections.
 
 The one rule: every read quorum meets every write quorum, so `write + read > members`. With 4 and 3 of six, a
 volume writes on without one availability zone, and its log is found again without one zone and one more
@@ -63,8 +62,7 @@ class QuorumSet:
 
 @dataclass(frozen=True, slots=True)
 class JointQuorum:
-    """Two quorum sets at once, while a segment is replaced: both must agree, so either can be gone back
-    to."""
+    """Two quorum sets at once, while a segment is replaced: both must agree; each can be returned to."""
 
     old: QuorumSet
     new: QuorumSet

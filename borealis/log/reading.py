@@ -1,5 +1,4 @@
-"""What a reader of the log may show: it follows one segment at a time, and changes segments without going
-back.
+"""What a reader of the log may show. It follows one segment after the other, and never goes back.
 
 Owns the reader's position, its history and its commit point; it holds no bytes. Bytes may arrive before they
 are durable; only those below `visible` may be shown to anybody.
@@ -15,8 +14,7 @@ from borealis.log.types import NOTHING_COMMITTED, CommitPoint, Lsn
 
 
 class ReaderCursor:
-    """Feed it what comes from a subscription, in order; call `resubscribed` when another one is begun at
-    `end`."""
+    """Feed it what a subscription brings, in order; call `resubscribed` when another begins at `end`."""
 
     def __init__(self, position: Lsn, history: TermHistory | None = None) -> None:
         """`position`: the log below is known to be durable (the version of the volume that was attached)."""
@@ -30,8 +28,7 @@ class ReaderCursor:
 
     @property
     def visible(self) -> Lsn:
-        """Bytes below may be shown. A later term may take an incomplete record below it back, never a
-        complete one."""
+        """Bytes below may be shown. A later term may take back an incomplete record, never a complete one."""
         return min(self.end, self.vdl.lsn)
 
     @property
@@ -58,8 +55,7 @@ class ReaderCursor:
         return self.following
 
     def on_data(self, start: Lsn, length: int) -> int | None:
-        """How many of the `length` bytes at `start` to skip, because they are there already; the rest is
-        appended.
+        """How many of the `length` bytes at `start` to skip: they are there already. The rest is appended.
 
         None: take none of them (a gap, or the segment is out of date).
         """

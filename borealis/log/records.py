@@ -10,9 +10,8 @@ FORMAT (version 1)
     kind 3 DATA     term = the newest term of the history, lsn = first byte; payload: the log bytes
     kind 4 TRIM     term 0, lsn = the new first byte; payload empty
     kind 5 STATE    term = promised, lsn = end; payload: JSON {"writer", "history", "base", "vdl": [term,
-    lsn],
-                    "corrupt": [[start, end]]}: all of the above at once, first in each file, so that older
-                    files can be recycled
+                    lsn], "corrupt": [[start, end]]}: all of the above at once, first in each file, so that
+                    older files can be recycled
     kind 6 VDL      a hint: term, lsn of the highest commit point heard; payload empty
 """
 
@@ -66,8 +65,7 @@ class PromiseRecord:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRecord:
-    """From now on the log is the one that `history` names, cut at `cut`. It promises `promised` to `writer`
-    too.
+    """From now on the log is the one that `history` names, cut at `cut`. Promises `promised` to `writer`.
 
     The first one creates the segment: its log is empty and starts at `cut`.
     """

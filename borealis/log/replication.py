@@ -1,9 +1,8 @@
 """Bringing one history, and the log up to one position, to a write quorum: half of every opening of a volume.
 
 Owns the work of one term: NEW_TERM to each segment, then the bytes that it lacks, READ from a segment that
-has them
-(zeros above the inherited log's end), appended, acknowledged. It decides no term and no position (`opening`
-does), keeps no clock, and holds at most one piece per segment.
+has them (zeros above the inherited log's end), appended, acknowledged. It decides no term and no position
+(`opening` does), keeps no clock, and holds at most one piece per segment.
 
 A segment counts once it has said, in this term, that its log reaches the target: what it said then is on its
 disk, so losing the connection later takes nothing away. Bytes are read only from segments that have taken
@@ -33,8 +32,7 @@ class Replication:
         *,
         piece: int = PIECE_BYTES,
     ) -> None:
-        """Bytes below `inherited` are another leader's and are read; [inherited, target) is padding:
-        zeros."""
+        """Bytes below `inherited` are another leader's: they are read. [inherited, target) is zeros."""
         assert inherited <= target
         self._quorum, self._outbox, self._piece = quorum, outbox, piece
         self.history, self.term = history, history.newest_term
@@ -92,8 +90,7 @@ class Replication:
             self._appending.pop(node, None)
 
     def _refused(self, node: str, message: wire.Refused) -> None:
-        """Not for a higher term (the opener saw to that): the segment was restarted, or forgot the
-        history."""
+        """Not for a higher term (the opener saw to that): it was restarted, or has lost the history."""
         self._appending.pop(node, None)
         if message.reason is wire.Reason.NEW_TERM_FIRST:
             self._ready.discard(node)

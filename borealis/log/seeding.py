@@ -39,8 +39,7 @@ class VolumeSeeder:
         history: str = "",
         writer: str = "seed",
     ) -> None:
-        """`data` are the log's bytes from `start` on; `history` is the engine's history text of
-        `timeline`."""
+        """`data`: the log's bytes from `start` on; `history`: the engine's history text of `timeline`."""
         self._quorum, self._volume = quorum, volume
         self._start, self._data = start, data
         self.history = TermHistory((TermEntry(SEED_TERM, timeline, start, history, writer),))

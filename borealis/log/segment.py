@@ -1,8 +1,7 @@
 """The state of one segment, one of the six copies of a volume's log: its promises, its log, how far it is.
 
 Owns the rules by which a segment answers; it holds no log bytes, no file, no socket and no clock. The storage
-node drives it: `handle` each message, write the step's records to the journal in their order, sync, then send
-the replies.
+node drives it: `handle` each message, journal the step's records in their order, sync, send the replies.
 
 The node's contract:
 1. Records are journaled in the order in which the steps returned them. A reply leaves only when its step's
@@ -19,8 +18,8 @@ What a segment promises to others, once its reply has left:
 - [base, end) is on its disk, in the log that `history` names; bytes are only ever taken away by a NEW_TERM
   whose history parts from the own one, by gossip's adoption of a durable history (`gossip`, rule 2), or by
   TRIM.
-- It never writes other bytes at a position under the same history: a repeated APPEND adds only what lies
-  above `end`.
+- It never writes other bytes at a position under the same history: a repeated APPEND adds what lies above
+  `end`, nothing else.
 
 Gossip: which bytes, histories and commit points a segment may take from a peer is defined in `gossip`.
 """
@@ -50,8 +49,7 @@ SenderT = TypeVar("SenderT")
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan(Generic[SenderT]):
-    """Answer `sender`, in its turn, with DATA(start, the bytes of [start, end), log_term); start == end:
-    empty."""
+    """Answer `sender`, in its turn, with DATA(start, the bytes of [start, end), log_term)."""
 
     sender: SenderT
     start: Lsn
@@ -96,8 +94,7 @@ class SegmentCore:
         self.end: Lsn = 0
         """One past the last byte held without a gap (SCL)."""
         self.vdl = NOTHING_COMMITTED
-        """The highest commit point heard. Invariant: vdl.term <= history.newest_term. It may be above
-        `end`."""
+        """The highest commit point heard; may be above `end`. Invariant: vdl.term <= history.newest_term."""
         self.corrupt: tuple[tuple[Lsn, Lsn], ...] = ()
         """Damaged ranges of [base, end), in order: never served until they are repaired."""
         self.subscribers = 0
@@ -229,8 +226,7 @@ class SegmentCore:
 
     def appended(self, end: Lsn, vdl: CommitPoint) -> None:
         """The driver took APPENDs and COMMITs of the promised term by these very rules (each continued the
-        log exactly), and has journaled them: the log now reaches `end`, and `vdl` is the highest point
-        heard."""
+        log exactly), and has journaled them: the log reaches `end`, the highest point heard is `vdl`."""
         assert vdl.term == self.promised == self.history.newest_term
         assert end >= self.end
         assert vdl >= self.vdl
@@ -268,8 +264,7 @@ class SegmentCore:
         return ReadPlan(sender, start, end, self.history.newest_term)
 
     def _trim(self, step: Step[SenderT], message: wire.Trim) -> wire.Message:
-        """Only when all of it is here and durable; a base between two records could stand in a later term's
-        way."""
+        """Only when all of it is here and durable: a higher base could stand in a later term's way."""
         if self.base < message.below <= min(self.end, self.vdl.lsn):
             self._record(step, TrimRecord(message.below))
         return wire.Trimmed(self.base)

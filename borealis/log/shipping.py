@@ -1,5 +1,4 @@
-"""A writer's steady state: which bytes go to which segment next, what is durable, and whether the term still
-holds.
+"""A writer's steady state: which bytes go to which segment next, what is durable, whether the term holds.
 
 Owns the counting. It holds no log bytes: it names ranges, and the driver reads them from the engine's log. It
 has no clock and no connections.
@@ -13,9 +12,8 @@ A *frame* ends where the engine's log may be cut (a record end or a page boundar
 frame end.
 
 A segment is *behind* when it lacks more than a window below the VDL, or bytes that the driver cannot read any
-more
-(`floor`). It is sent nothing but heartbeats: its peers have what it lacks and gossip brings it near, without
-a detour through the writer. Nobody waits for it: what counts is a write quorum.
+more (`floor`). It is sent nothing but heartbeats: its peers have what it lacks and gossip brings it near,
+without a detour through the writer. Nobody waits for it: what counts is a write quorum.
 """
 
 from __future__ import annotations
@@ -81,8 +79,7 @@ class Shipper:
         self.end = start
         """Where the produced log ends."""
         self.floor = start
-        """The first byte that the driver can still read; the driver raises it as the engine recycles its
-        log."""
+        """The first byte that the driver can still read; it rises as the engine recycles its log."""
         self.nodes = {node: NodeProgress() for node in sorted(quorum.members)}
         self._acked: dict[str, Lsn] = {}
         self._frames: list[Lsn] = []
@@ -135,8 +132,7 @@ class Shipper:
     # -------------------- output
 
     def sends(self) -> list[AppendRange]:
-        """The ranges to send now, marked as sent: at most a window above what each segment has
-        acknowledged."""
+        """The ranges to send now, marked as sent: for each segment up to a window above its last ACK."""
         grouped: dict[tuple[Lsn, Lsn], list[str]] = {}
         for node, progress in self.nodes.items():
             if not progress.ready or self.is_behind(node):
@@ -147,8 +143,7 @@ class Shipper:
         return [AppendRange(start, end, tuple(nodes)) for (start, end), nodes in sorted(grouped.items())]
 
     def take_outbox(self) -> list[tuple[str, wire.Message]]:
-        """NEW_TERM to new connections, and the VDL to segments with subscribers that no APPEND has told
-        it."""
+        """NEW_TERM to new connections; the VDL to segments with subscribers that heard of it by no APPEND."""
         for node, progress in self.nodes.items():
             if progress.ready and progress.has_subscribers and progress.told < self.vdl:
                 progress.told = self.vdl
@@ -157,8 +152,7 @@ class Shipper:
         return out
 
     def heartbeat(self, now_ns: int) -> list[tuple[str, wire.Message]]:
-        """To every connected segment an APPEND without data, or NEW_TERM once more where it was not
-        answered."""
+        """To every connected segment an APPEND without data, or NEW_TERM again if it was not answered."""
         beat = wire.Append(self.term, self.end, self.vdl, now_ns)
         again = wire.NewTerm(self.term, self.history)
         messages: list[tuple[str, wire.Message]] = []
@@ -221,8 +215,7 @@ class Shipper:
         return True
 
     def _next_end(self, progress: NodeProgress) -> Lsn:
-        """Where the next APPEND to this segment ends; `sent` itself when there is nothing to send, or no
-        room."""
+        """Where the next APPEND to this segment ends; `sent` itself: there is nothing to send, or no room."""
         sent = progress.sent
         limit = min(sent + self._piece, progress.acked + self._window, self.end)
         index = bisect_right(self._frames, limit)

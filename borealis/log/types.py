@@ -44,8 +44,7 @@ class HistoryError(LogError):
 
 
 class Superseded(LogError):
-    """A segment has promised a higher term: this leader or candidate is over. Start again with a higher
-    term."""
+    """A segment has promised a higher term: this leader or candidate is over. Start again, higher."""
 
     code = "Superseded"
 
@@ -64,8 +63,7 @@ class NoQuorum(LogError):
 
 
 class LogMoved(LogError):
-    """The log is not where this candidate left it: what it replayed is not the log's end. Open the volume
-    again."""
+    """The log is not where this candidate left it: it replayed to another end. Open the volume again."""
 
     code = "LogMoved"
 
@@ -81,8 +79,7 @@ class TermEntry:
     start: Lsn
     """The first byte that belongs to this term. Invariant: never below the start of an earlier entry."""
     history: str
-    """The engine's history text of the timeline; empty where the term goes on with its predecessor's
-    timeline."""
+    """The engine's history text of the timeline; empty where that is the predecessor's."""
     writer: str
     """Which candidate took the term: a unique name, so that a retry is told from a rival."""
 
@@ -127,8 +124,7 @@ NOTHING_COMMITTED = CommitPoint(0, 0)
 
 
 def piece_end(start: Lsn, end: Lsn, limit: int = PIECE_BYTES) -> Lsn:
-    """Where to cut the next piece of a copy of [start, end): at `end`, or at the last page boundary within
-    `limit`.
+    """Where the next piece of a copy of [start, end) ends: at `end`, or at a page boundary within `limit`.
 
     Precondition: start < end and limit >= PAGE_BYTES, so that there always is such a boundary above `start`.
     """

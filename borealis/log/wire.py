@@ -1,5 +1,4 @@
-"""The protocol between a segment and its clients (drivers, control plane, other segments): messages and
-frames.
+"""The protocol between a segment and its clients: drivers, control plane, other segments.
 
 Owns the byte format and nothing else: what a message means is said here, what it does is in `segment`,
 `opening`, `shipping`. It never touches a socket.
@@ -156,8 +155,7 @@ class Status(ControlMessage):
 
 @dataclass(frozen=True, slots=True)
 class StatusReply(ControlMessage):
-    """What is on the segment's disk: [base, end) of the log, less `corrupt`, in the log that `history`
-    names."""
+    """What is on the segment's disk: [base, end), less `corrupt`, of the log that `history` names."""
 
     KIND: ClassVar[Kind] = Kind.STATUS_REPLY
     node: str
@@ -186,8 +184,7 @@ class Vote(ControlMessage):
 
 @dataclass(frozen=True, slots=True)
 class VoteReply(ControlMessage):
-    """Granted: `promised` is the term asked for. `history` is cut at `end`, so its last term names the
-    log."""
+    """Granted: `promised` is the term asked for. `history` is cut at `end`: its last term names the log."""
 
     KIND: ClassVar[Kind] = Kind.VOTE_REPLY
     granted: bool
@@ -264,8 +261,7 @@ class BlobDelete(ControlMessage):
 @dataclass(frozen=True, slots=True)
 class Trim(ControlMessage):
     """Log bytes below `below` are not needed any more: a version of the volume stands there, and a complete
-    record ends there or later, durably. A segment that does not have it all durably yet leaves its log as it
-    is."""
+    record ends there or later, durably. A segment that lacks some of it, or its durability, does nothing."""
 
     KIND: ClassVar[Kind] = Kind.TRIM
     below: Lsn
@@ -309,8 +305,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """All bytes below `end` are on the segment's disk, and at that moment it had promised nothing above
-    `term`."""
+    """All bytes below `end` are on the segment's disk; it had promised nothing above `term` then."""
 
     KIND: ClassVar[Kind] = Kind.ACK
     term: int
@@ -360,8 +355,7 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Log bytes from `start`; `log_term` is the newest term of the history they were read under (0: not
-    said)."""
+    """Log bytes from `start`, read under a history whose newest term is `log_term` (0: not said)."""
 
     KIND: ClassVar[Kind] = Kind.DATA
     start: Lsn
@@ -423,8 +417,7 @@ _CLASSES: dict[int, type[Message]] = {
 
 
 def decode(kind: int, payload: Buffer) -> Message:
-    """The message of a frame. Raises WireError when there is no such kind or the payload is not of its
-    form."""
+    """The message of a frame. Raises WireError: there is no such kind, or the payload is not of its form."""
     cls = _CLASSES.get(kind)
     if cls is None:
         raise WireError(f"there is no message of kind {kind} in protocol version {PROTOCOL_VERSION}")
