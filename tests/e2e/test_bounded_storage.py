@@ -123,8 +123,12 @@ def test_bytes_that_change_on_a_disk_are_found_told_and_mended(region: Region, c
         return bool(own["damaged"] and own["repaired"] >= own["damaged"])
 
     wait_until(mended, 60, "the damage to be mended", 0.2)
-    said = [e["Message"] for e in region.rds.describe_events(SourceType="db-cluster")["Events"]]
-    assert [text for text in said if text.startswith("Storage node n2") and "damaged" in text]
+
+    def told() -> bool:
+        said = [e["Message"] for e in region.rds.describe_events(SourceType="db-cluster")["Events"]]
+        return any(text.startswith("Storage node n2") and "damaged" in text for text in said)
+
+    wait_until(told, 30, "the event", 0.1)
     assert cluster.sql(f"SELECT n FROM filler WHERE text = '{marker}'") == [(0,)]
 
 
