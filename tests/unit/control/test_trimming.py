@@ -14,7 +14,7 @@ from borealis.control.actions import TrimLog
 from borealis.control.planner import plan
 from borealis.control.records import Image, Incarnation, IncarnationPhase, Instance, Opening, now_utc
 from borealis.control.settings import ControlSettings
-from borealis.control.trimming import trim_due, trim_point
+from borealis.control.trimming import KEPT_BYTES, trim_due, trim_point
 from borealis.control.view import DriverEngine, DriverStatus, EngineLife, Seen, SegmentSeen, View, VolumeSeen
 from borealis.engines.registry import get_engine
 
@@ -104,6 +104,18 @@ def test_reader_that_is_behind_keeps_its_log() -> None:
     images = [image(40), image(50)]
     for seen, expected in ((at(20.7), 20), (at(90, 20.2), 20), (at(20.2, 90), 20), (at(60), 40)):
         assert point(shown(members, {"i-w": well(), "i-rr": seen}, images)) == expected
+
+
+def test_reader_of_an_engine_whose_log_files_have_any_size() -> None:
+    """It goes on at a place that it has kept, or, too far behind for those, at its image."""
+    files = KEPT_BYTES // LOG_FILE
+    members = [WRITER, attaching("rr", 5, IncarnationPhase.SERVING)]
+    images = [image(95), image(98)]
+    for position, expected in ((100, 100 - files), (100 - files, 100 - 2 * files), (100 - files - 1, 5)):
+        made = shown(members, {"i-w": well(), "i-rr": at(position)}, images)
+        found = trim_point(made, 0)
+        assert found is not None
+        assert found / LOG_FILE == max(5, expected)
 
 
 def test_reader_that_was_never_heard_of_counts_from_its_image() -> None:
