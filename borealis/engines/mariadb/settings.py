@@ -160,11 +160,14 @@ def locked_settings(data_dir: Path, share: Path, settings: InstanceSettings) -> 
             "slave_load_tmpdir": str(data_dir / TEMPORARY_DIR),
             "init_file": str(data_dir / START_FILE),
             "socket": str(socket_path(settings)),
-            "bind_address": settings.listen_address,
             "port": str(settings.port),
             "server_id": str(settings.server_number),
         }
     )
+    if settings.listen_address:
+        locked["bind_address"] = settings.listen_address
+    else:  # Such as one that an image is made with: nobody but its driver may reach it.
+        locked["skip_networking"] = "1"
     return locked
 
 

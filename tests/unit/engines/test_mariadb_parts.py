@@ -89,6 +89,15 @@ def test_the_promise_is_on_the_command_line(
     assert "LD_PRELOAD" not in start_command(version, data_dir, replace(settings, lib_path=None)).env
 
 
+def test_an_instance_without_an_address_is_on_no_network(
+    version: EngineVersion, data_dir: Path, settings: InstanceSettings
+) -> None:
+    hidden = start_command(version, data_dir, replace(settings, listen_address="")).argv
+    assert "--skip-networking=1" in hidden
+    assert not [argument for argument in hidden if argument.startswith("--bind-address")]
+    assert "--skip-networking=1" not in start_command(version, data_dir, settings).argv
+
+
 @pytest.mark.parametrize(
     "name",
     [
