@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import pytest
 
+from tests.support import processes
+from tests.support.editions import MYSQL
 from tests.support.processes import wait_until
 from tests.support.region import Cluster, Region
 
@@ -156,6 +158,25 @@ def test_deletion_does_not_wait_for_a_node_that_is_silent(region: Region, cluste
         region.signal_nodes(signal.SIGCONT, "n6")
     wait_until(lambda: not segment.exists(), 30, "the segment to go", 0.1)
     wait_until(lambda: not any(n["left_over"] for n in region.status()["nodes"]), 30, "nothing left", 0.1)
+
+
+def test_log_of_the_other_edition_goes_too(region: Region) -> None:
+    """Its log files have any size, and a reader's driver that is started again asks for old log."""
+    cluster = region.create_cluster(readers=1, edition=MYSQL)
+    cluster.sql("CREATE TABLE filler (n int, text longtext)")
+
+    def done() -> bool:
+        cluster.sql("INSERT INTO filler SELECT seq, repeat(md5(seq), 30) FROM seq_1_to_10000")
+        return all(s["connected"] and s["base"] > 128 * MIB for s in segments(cluster))
+
+    wait_until(done, 120, "six segments trimmed", 0.2)
+    rows = cluster.sql(COUNT)
+    processes.send(cluster.driver_processes(cluster.readers[0]), signal.SIGKILL)
+    cluster.add_instance("new")
+    for name in cluster.readers:
+        place = cluster.instance(name)
+        wait_until(lambda place=place: cluster.sql(COUNT, place) == rows, 60, f"all rows on {name}", 0.1)
+    cluster.delete()
 
 
 def _spare_bytes(region: Region, cluster: Cluster, node: str) -> int:
