@@ -93,8 +93,8 @@ _DEFAULTS: Mapping[str, str] = MappingProxyType(
         "superuser_reserved_connections": "3",
         "max_worker_processes": "32",
         "wal_buffers": "16MB",
-        # A wait for the volume costs six nodes and every reader some work. With many transactions under way more
-        # of them share one; with few, nobody waits for company. Microseconds.
+        # A wait for the volume costs six nodes and every reader some work. With many transactions under way
+        # more of them share one; with few, nobody waits for company. Microseconds.
         "commit_delay": "800",
         "commit_siblings": "20",
         "checkpoint_timeout": "15min",
