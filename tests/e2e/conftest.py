@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.editions import POSTGRESQL, Edition
+from tests.support.editions import MYSQL, POSTGRESQL, Edition
 from tests.support.region import Cluster, Region
 
 HARMLESS: tuple[str, ...] = ()
 """Texts of error lines that a module's tests provoke on purpose; a module sets its own `HARMLESS`."""
 
-EDITIONS: tuple[Edition, ...] = (POSTGRESQL,)
+EDITIONS: tuple[Edition, ...] = (POSTGRESQL, MYSQL)
 """The editions that the shared tests are run with."""
 
 

@@ -74,6 +74,7 @@ def test_driver_fails_over_by_itself(region: Region, cluster: Cluster, edition: 
     connection = DRIVERS[edition.name](
         cluster.endpoint,
         plugins="failover",
+        connect_timeout=5,
         cluster_instance_host_pattern=host_pattern(region, cluster),
         autocommit=True,
     )
@@ -91,4 +92,6 @@ def test_driver_fails_over_by_itself(region: Region, cluster: Cluster, edition: 
         ask(connection, "INSERT INTO driven VALUES (2)")
     finally:
         connection.close()
+        # Its monitors would keep the test's process from ending.
+        wrapper.release_resources()
     cluster.wait_healthy()

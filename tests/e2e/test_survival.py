@@ -90,6 +90,37 @@ def test_writer_dies_while_the_control_plane_is_away(region: Region, cluster: Cl
     cluster.sql("CREATE TABLE IF NOT EXISTS after_all (n int)")
 
 
+def test_a_reader_that_falls_behind_catches_up(cluster: Cluster) -> None:
+    late, other = cluster.readers[:2]
+    with cluster.load() as load:
+        wait_until(lambda: load.count > 100, 30, "the load to run")
+        frozen = cluster.engine_processes(late)
+        processes.send(frozen, signal.SIGSTOP)
+        try:
+            rows = load.count
+            wait_until(lambda: load.count > rows + 200, 30, "writes to go on while a reader stands still")
+            wait_until(lambda: not load.lost_on(cluster.instance(other)), 30, "the other reader to keep up")
+        finally:
+            processes.send(frozen, signal.SIGCONT)
+        load.stop()
+        wait_until(lambda: not load.lost_on(cluster.instance(late)), 30, f"all rows on {late}")
+    cluster.wait_healthy()
+
+
+def test_a_whole_zone_is_lost(region: Region, cluster: Cluster) -> None:
+    writer = cluster.writer
+    zone = cluster.instance_status(writer)["az"]
+    with cluster.load() as load:
+        wait_until(lambda: load.count > 100, 30, "the load to run")
+        region.borealis("chaos", "kill", zone)
+        wait_until(lambda: cluster.writer != writer, 30, "another writer")
+        rows = load.count
+        wait_until(lambda: load.count > rows + 100, 30, "writes to go on without the zone")
+        load.stop()
+        assert not load.lost_on(cluster.endpoint)
+    cluster.wait_healthy()
+
+
 def test_proxy_killed(region: Region, cluster: Cluster, edition: Edition) -> None:
     before = processes.find("haproxy", str(region.data))
     assert before

@@ -10,7 +10,12 @@ def test_same_names_in_two_regions_do_not_meet(region: Region, edition: Edition)
     other = Region()
     try:
         other.up("--region", "eu-west-1")
-        here, there = (one.create_cluster(readers=0, edition=edition) for one in (region, other))
+        name = f"twin-{edition.name}"
+        made = [
+            one.create_cluster(readers=0, edition=edition, DBClusterIdentifier=name)
+            for one in (region, other)
+        ]
+        here, there = made
         assert here.identifier == there.identifier
         here.sql("CREATE TABLE here (n int)")
         there.sql("CREATE TABLE there (n int)")
