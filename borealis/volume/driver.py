@@ -302,7 +302,11 @@ class Driver:
         else:
             kill_workers(self.context.data_dir)
         self.state = DriverState(role=Role.FENCED, term=self.state.term, reason=reason)
-        save_state(self.context.state_file, self.state)
+        try:
+            save_state(self.context.state_file, self.state)
+        except OSError as error:
+            # A full disk may be why. A driver that is started again finds out once more that it is fenced.
+            log.warning("that this instance is fenced is not noted on disk: %s", error)
         self._rpc.broadcast("fenced", instance_id=self.config.instance_id, reason=reason)
         # Whoever called hears of it first.
         asyncio.get_running_loop().call_later(0.05, self.stop, EXIT_FENCED)

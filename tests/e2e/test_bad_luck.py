@@ -18,7 +18,7 @@ from tests.support.processes import wait_until
 from tests.support.region import Cluster, Region, free_port
 
 MIB = 1 << 20
-EXPECTED = ("appends are refused", "cannot prepare the next log file")
+EXPECTED = ("appends are refused", "cannot prepare the next log file", "fenced: ")
 """In error lines that these tests provoke."""
 
 

@@ -315,8 +315,13 @@ class Region:
         for log in sorted((self.data / "log").glob("*.log")):
             if log.name.startswith(("engine", "haproxy", "proxy")):
                 continue
+            telling = False
             for line in log.read_text(errors="replace").splitlines():
+                if telling and line[:1] in (" ", "\t") or (telling and not line[:4].isdigit()):
+                    found.append(f"    {line}")  # of a traceback
+                    continue
                 loud = " ERROR " in line or " CRITICAL " in line or line.startswith("Traceback")
-                if loud and not any(text in line for text in allowed):
+                telling = loud and not any(text in line for text in allowed)
+                if telling:
                     found.append(f"{log.name}: {line}")
         return found
