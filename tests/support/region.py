@@ -317,7 +317,7 @@ class Region:
                 continue
             telling = False
             for line in log.read_text(errors="replace").splitlines():
-                if telling and line[:1] in (" ", "\t") or (telling and not line[:4].isdigit()):
+                if telling and not line[:4].isdigit():
                     found.append(f"    {line}")  # of a traceback
                     continue
                 loud = " ERROR " in line or " CRITICAL " in line or line.startswith("Traceback")
