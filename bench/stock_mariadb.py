@@ -66,7 +66,8 @@ class Server:
             entry = pwd.getpwnam(self._run_as)
             os.chown(self.data, entry.pw_uid, entry.pw_gid)
         install = [
-            "mariadb-install-db", "--no-defaults", f"--datadir={self.data}", "--skip-test-db",
+            "mariadb-install-db", "--no-defaults", f"--datadir={self.data}", f"--tmpdir={self.data}",
+            "--skip-test-db",
             "--auth-root-authentication-method=normal",
         ]  # fmt: skip
         subprocess.run(
@@ -76,7 +77,7 @@ class Server:
         with (self.data.parent / f"{self.data.name}.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [shutil.which("mariadbd") or "/usr/sbin/mariadbd", "--no-defaults",
-                 f"--datadir={self.data}", *options],
+                 f"--datadir={self.data}", f"--tmpdir={self.data}", *options],
                 user=self._run_as, stdout=log, stderr=log,
             )  # fmt: skip
         self._wait()

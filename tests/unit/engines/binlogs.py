@@ -134,7 +134,9 @@ class Server:
         assert program is not None
         self._run(
             [
-                program, "--no-defaults", f"--datadir={self.data}", "--skip-test-db", "--skip-name-resolve",
+                # A server that starts removes the temporary tables of all that share its directory for them.
+                program, "--no-defaults", f"--datadir={self.data}", f"--tmpdir={self.data}",
+                "--skip-test-db", "--skip-name-resolve",
                 "--auth-root-authentication-method=normal",
             ]
         )  # fmt: skip
@@ -159,7 +161,8 @@ class Server:
         program = mariadbd()
         assert program is not None
         argv = [
-            program, "--no-defaults", f"--datadir={self.data}", f"--socket={self.socket}",
+            program, "--no-defaults", f"--datadir={self.data}", f"--tmpdir={self.data}",
+            f"--socket={self.socket}",
             "--skip-networking", f"--pid-file={self.root}/pid", "--log-bin=binlog",
             "--log-bin-index=binlog.index", "--binlog-format=ROW", "--sync-binlog=1", "--server-id=7",
             "--innodb-use-native-aio=0", "--innodb-flush-log-at-trx-commit=0",

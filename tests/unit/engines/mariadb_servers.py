@@ -96,6 +96,8 @@ class Server:
 
     def start(self) -> Server:
         command = [SERVER, *_COMMON, f"--datadir={self.data_dir}", f"--socket={self.home}/sock"]
+        # A server that starts removes the temporary tables of all that share its directory for them.
+        command.append(f"--tmpdir={self.data_dir}")
         command += [f"--server-id={self.server_id}", f"--pid-file={self.home}/pid", *self.options]
         with open(self.home / "log", "ab") as log:
             self.process = subprocess.Popen(
@@ -181,7 +183,7 @@ class Servers:
     def make_template(self) -> None:
         home = self._directory("template")
         subprocess.run(
-            ["mariadb-install-db", "--no-defaults", f"--datadir={home}", "--skip-test-db",
+            ["mariadb-install-db", "--no-defaults", f"--datadir={home}", f"--tmpdir={home}", "--skip-test-db",
              "--auth-root-authentication-method=normal", "--innodb-log-file-size=16M"],
             check=True, capture_output=True, cwd="/", **_as_user(),
         )  # fmt: skip

@@ -90,6 +90,7 @@ class StockServer:
         options = {
             **QUIET,
             "datadir": str(self.data_dir),
+            "tmpdir": str(self.data_dir),
             "socket": self.socket,
             "pid_file": str(self.data_dir / "pid"),
             "bind_address": self.address,
@@ -157,6 +158,8 @@ class StockMariaDB:
                 "--no-defaults",
                 f"--user={user.user}",
                 f"--datadir={self._image}",
+                # A server that starts removes the temporary tables of all that share its directory for them.
+                f"--tmpdir={self._image}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 "--innodb-log-file-size=4M",
