@@ -20,6 +20,10 @@ from borealis.control.settings import PROMOTION_TRIES_BY_TIER
 from borealis.control.states import ClusterStatus, Want
 from borealis.control.view import View
 
+CAUGHT_UP_MS = 200.0
+"""A reader that is so close behind replays the rest in less time than the change of roles takes."""
+CATCH_UP_SECONDS_MAX = 10.0
+"""A failover that a user asked for waits so long for a reader that is further behind; the writer goes on."""
 REBOOT_TRIES = 2
 """After this many failed starts of a rebooting writer any reader may take over."""
 
@@ -101,3 +105,24 @@ def planned_target(view: View) -> Instance | None:
     if request.target is not None:
         able = [instance for instance in able if instance.key == request.target]
     return next(iter(able), None)
+
+
+def ready_target(view: View) -> Instance | None:
+    """The planned target once it has caught up, or another one of its tier that has; None: it is waited for,
+    because no write succeeds between the old writer's last one and the end of the new one's replay."""
+    best = planned_target(view)
+    request = view.cluster.failover
+    if best is None or request is None or view.failover_age > CATCH_UP_SECONDS_MAX:
+        return best
+    peers = [best] if request.target is not None else candidates(view)
+    caught_up = (
+        instance
+        for instance in peers
+        if instance.promotion_tier == best.promotion_tier and _lag_ms(view, instance) < CAUGHT_UP_MS
+    )
+    return next(caught_up, None)
+
+
+def _lag_ms(view: View, instance: Instance) -> float:
+    status = view.of(instance).status
+    return (status.engine.lag_ms or 0.0) if status is not None else 0.0

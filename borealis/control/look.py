@@ -39,6 +39,7 @@ def look(
         instances_in_window=frozenset(
             i.key for i in instances if in_window(i.preferred_maintenance_window, time)
         ),
+        failover_age=_age(cluster),
         failures=failures or {},
         avoid=frozenset(memory.avoid),
         endpoints_applied=memory.endpoints_applied,
@@ -46,3 +47,8 @@ def look(
         topology_due=now - memory.topology_pushed_at >= TOPOLOGY_SECONDS,
         topology_told=memory.topology_told,
     )
+
+
+def _age(cluster: Cluster) -> float:
+    asked = cluster.failover
+    return (now_utc() - asked.requested_at).total_seconds() if asked is not None else 0.0

@@ -32,7 +32,7 @@ from borealis.control.endpoint_plan import endpoint_plan
 from borealis.control.failover import (
     candidates,
     choose_writer,
-    planned_target,
+    ready_target,
     writer_hung,
     writer_needed,
 )
@@ -97,7 +97,7 @@ def _writer(view: View) -> Iterator[Action]:
         if target is not None:
             yield OpenWriter(target=target.key, planned=False, reason=_why(view))
         return
-    target = planned_target(view) or _heir_of_a_leaving_writer(view)
+    target = ready_target(view) or _heir_of_a_leaving_writer(view)
     if target is not None:
         yield OpenWriter(target=target.key, planned=True, reason="asked for")
 

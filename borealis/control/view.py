@@ -159,6 +159,7 @@ class View:
     lease_seconds: float = 3.0
     in_window: bool = False  # the cluster's maintenance window is open
     instances_in_window: frozenset[str] = frozenset()  # keys of those whose own window is open
+    failover_age: float = 0.0  # seconds since a user asked for the failover that is to come
     failures: Mapping[str, int] = field(default_factory=dict)  # failed tries in a row, by action key
     avoid: frozenset[str] = frozenset()  # incarnations that failed to open since the last success
     endpoints_applied: EndpointPlan | None = None  # what the endpoints were last made to be

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from tests.support import processes
-from tests.support.editions import MYSQL
+from tests.support.editions import MYSQL, Target
 from tests.support.processes import wait_until
 from tests.support.region import Cluster, Region
 
@@ -175,7 +176,11 @@ def test_log_of_the_other_edition_goes_too(region: Region) -> None:
     cluster.add_instance("new")
     for name in cluster.readers:
         place = cluster.instance(name)
-        wait_until(lambda place=place: cluster.sql(COUNT, place) == rows, 60, f"all rows on {name}", 0.1)
+
+        def complete(place: Target = place) -> bool:
+            return cluster.sql(COUNT, place) == rows
+
+        wait_until(partial(cluster.answers, complete), 60, f"all rows on {name}", 0.1)
     cluster.delete()
 
 

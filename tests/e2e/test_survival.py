@@ -60,7 +60,11 @@ def test_driver_killed_under_load(region: Region, cluster: Cluster, role: str) -
         load.stop()
         assert not load.lost_on(cluster.endpoint)
     cluster.wait_healthy()
-    wait_until(lambda: not load.lost_on(cluster.instance(name)), 30, f"all rows on {name}")
+
+    def complete() -> bool:
+        return not load.lost_on(cluster.instance(name))
+
+    wait_until(lambda: cluster.answers(complete), 30, f"all rows on {name}")
 
 
 def test_control_killed_in_the_middle_of_operations(region: Region, cluster: Cluster) -> None:

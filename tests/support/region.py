@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,13 @@ class Cluster:
         """Run one statement in its own session (the writer endpoint's, unless told) and give its rows."""
         target = postgres_target(at) if isinstance(at, str) else at
         return (target or self.endpoint).sql(statement, parameters)
+
+    def answers(self, question: Callable[[], bool]) -> bool:
+        """Whether the answer is yes; no, too, while an instance is on its way back and refuses clients."""
+        try:
+            return question()
+        except (self.edition.Error, OSError):
+            return False
 
     def who(self, at: Target) -> str:
         """Which instance answers there."""

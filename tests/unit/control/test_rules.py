@@ -9,13 +9,14 @@ import pytest
 
 from borealis.control.actions import OpenWriter, RenewLease
 from borealis.control.endpoint_plan import endpoint_plan
-from borealis.control.failover import candidates, choose_writer, writer_hung
+from borealis.control.failover import candidates, choose_writer, ready_target, writer_hung
 from borealis.control.maintenance import in_window
 from borealis.control.placement import choose_zone
 from borealis.control.planner import plan
 from borealis.control.records import (
     Cluster,
     EndpointAddresses,
+    FailoverRequest,
     Incarnation,
     IncarnationPhase,
     Instance,
@@ -270,3 +271,22 @@ def test_moves_are_complete_and_checked() -> None:
     assert set(INSTANCE_MOVES) == set(InstanceStatus)
     with pytest.raises(IllegalMove, match="cannot go from deleting to available"):
         check_cluster_move(ClusterStatus.DELETING, ClusterStatus.AVAILABLE)
+
+
+def test_a_planned_failover_waits_for_a_reader_that_catches_up_but_not_for_ever() -> None:
+    def lagging(lag_ms: float) -> Seen:
+        engine = DriverEngine(up=True, receive_lsn=100, replay_lsn=100, lag_ms=lag_ms)
+        return Seen(engine=EngineLife.ALIVE, status=DriverStatus(engine=engine))
+
+    members = [instance("w"), instance("a"), instance("b"), instance("later", tier=2)]
+    seen = {"i-w": well(), "i-a": lagging(900), "i-b": lagging(800), "i-later": lagging(0)}
+    request = FailoverRequest(target=None, requested_at=now_utc())
+    asked = view(members, seen)
+    asked = replace(asked, cluster=asked.cluster.but(failover=request))
+    assert ready_target(asked) is None, "the tier counts more than the lag"
+    late = replace(asked, failover_age=11.0)
+    assert ready_target(late) == members[1]
+    caught_up = replace(asked, seen={**asked.seen, "i-b": lagging(3)})
+    assert ready_target(caught_up) == members[2]
+    named = replace(caught_up, cluster=asked.cluster.but(failover=request.but(target=members[1].key)))
+    assert ready_target(named) is None
