@@ -7,9 +7,7 @@ without any network, to begin a log.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import uuid
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from borealis.engines.mariadb.image import remove_instance_files, write_image_fi
 from borealis.engines.mariadb.ownedfiles import write_owned
 from borealis.engines.mariadb.passwords import is_verifier
 from borealis.engines.mariadb.settings import PROMISED
+from borealis.engines.newvolume import volume_directory
 from borealis.engines.programs import run_program
 
 START_LSN = 4096
@@ -55,19 +54,8 @@ _SMALL_SERVER = {
 def bootstrap(version: EngineVersion, directory: Path, user: RunAs | None, spec: BootstrapSpec) -> VolumeSeed:
     """See `Engine.bootstrap`."""
     _check_spec(spec)
-    if user is None and os.getuid() == 0:
-        raise EngineError("MariaDB does not run as root; give an unprivileged user to make the volume as")
-    if directory.exists() and any(directory.iterdir()):
-        raise EngineError(f"{directory} is not empty; a new volume needs a directory of its own")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.chmod(0o700)
-    if user is not None and os.getuid() == 0:
-        os.chown(directory, user.uid, user.gid)
-    try:
+    with volume_directory(directory, user, "MariaDB"):
         return _make(version, directory, user, spec)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
 
 
 def _make(version: EngineVersion, directory: Path, user: RunAs | None, spec: BootstrapSpec) -> VolumeSeed:

@@ -6,13 +6,12 @@ it. Never starts a server that listens: everything runs in PostgreSQL's single-u
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from importlib import resources
 from pathlib import Path
 
 from borealis.engines.base import BootstrapSpec, EngineError, EngineVersion, RunAs, VolumeSeed
+from borealis.engines.newvolume import volume_directory
 from borealis.engines.postgres import scram
 from borealis.engines.postgres.controlfile import read_control_file
 from borealis.engines.postgres.image import clean_image, remove_wal
@@ -43,19 +42,8 @@ _SINGLE_USER_SETTINGS = {
 def bootstrap(version: EngineVersion, directory: Path, user: RunAs | None, spec: BootstrapSpec) -> VolumeSeed:
     """See `Engine.bootstrap`."""
     _check_spec(spec)
-    if user is None and os.getuid() == 0:
-        raise EngineError("PostgreSQL does not run as root; give an unprivileged user to make the volume as")
-    if directory.exists() and any(directory.iterdir()):
-        raise EngineError(f"{directory} is not empty; a new volume needs a directory of its own")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.chmod(0o700)
-    if user is not None and os.getuid() == 0:
-        os.chown(directory, user.uid, user.gid)
-    try:
+    with volume_directory(directory, user, "PostgreSQL"):
         return _make(version, directory, user, spec)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
 
 
 def _make(version: EngineVersion, directory: Path, user: RunAs | None, spec: BootstrapSpec) -> VolumeSeed:
