@@ -20,6 +20,7 @@ from borealis.engines.base import EngineVersion, InstanceSettings, ReaderProgres
 from borealis.engines.mariadb.binlog import UnitReader
 from borealis.engines.mariadb.binlogfiles import BinlogFiles, file_name
 from borealis.engines.mariadb.engine import MariadbEngine
+from tests.unit.engines.launching import launch, make_home
 
 from .memory_feed import MemoryFeed
 from .real import engine_user
@@ -103,12 +104,7 @@ class Workshop:
         self.number += 1
         number = self.number
         home = self.root / f"i{number}-{name}"
-        home.mkdir()
-        user = engine_user()
-        for part in (home, home / "up"):
-            part.mkdir(mode=0o700, exist_ok=True)
-            part.chmod(0o700)
-            os.chown(part, user.uid, user.gid)
+        make_home(home, engine_user())
         values: dict[str, Any] = {
             "instance_id": name,
             "cluster_id": "cluster-one",
@@ -127,24 +123,7 @@ class Workshop:
         return InstanceSettings(**{**values, **more})
 
     def start(self, settings: InstanceSettings, image: Path | None = None) -> Instance:
-        data_dir = settings.socket_dir / "data"
-        subprocess.run(["cp", "-a", str(image or self.image), str(data_dir)], check=True)
-        self.engine.prepare(self.version, data_dir, settings)
-        command = self.engine.start_command(self.version, data_dir, settings)
-        user = engine_user() if os.getuid() == 0 else None
-        with open(settings.socket_dir / "engine.log", "ab") as log:
-            process = subprocess.Popen(
-                command.argv,
-                env=dict(command.env),
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                user=user.uid if user else None,
-                group=user.gid if user else None,
-                extra_groups=[] if user else None,
-            )
+        data_dir, process = launch(self.engine, self.version, settings, image or self.image, engine_user())
         instance = Instance(self.engine, data_dir, settings, process)
         self.instances.append(instance)
         return instance
