@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from borealis.control.context import ControlContext
 from borealis.control.maintenance import in_window
@@ -39,7 +40,7 @@ def look(
         instances_in_window=frozenset(
             i.key for i in instances if in_window(i.preferred_maintenance_window, time)
         ),
-        failover_age=_age(cluster),
+        failover_age=_age(cluster, time),
         failures=failures or {},
         avoid=frozenset(memory.avoid),
         endpoints_applied=memory.endpoints_applied,
@@ -49,6 +50,6 @@ def look(
     )
 
 
-def _age(cluster: Cluster) -> float:
+def _age(cluster: Cluster, now: datetime) -> float:
     asked = cluster.failover
-    return (now_utc() - asked.requested_at).total_seconds() if asked is not None else 0.0
+    return (now - asked.requested_at).total_seconds() if asked is not None else 0.0
